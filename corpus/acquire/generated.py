@@ -1,0 +1,62 @@
+"""Embedded sources: their text is written out once per machine, then read like any other file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from corpus import embedded
+from corpus.acquire.disk import disk_errors, lock_path, locked, read_json, sync_folder, write_json
+from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
+from corpus.catalogue.models import EmbeddedOrigin
+
+PART = "part-00000.jsonl"
+
+
+def list_embedded(origin: EmbeddedOrigin, config: AcquireConfig) -> Listing:
+    """The one JSONL file of an embedded source, written on first use to `<cache>/embedded/<name>-<hash>/`."""
+    folder = config.cache / "embedded"
+    note = folder / f"{origin.name}.json"
+    with locked(lock_path(config.cache, f"embedded {origin.name}")):
+        fingerprint = embedded.fingerprint(origin.name)
+        known = read_json(note)
+        if not (
+            isinstance(known, dict) and known.get("fingerprint") == fingerprint and _complete(folder, origin, known)
+        ):
+            digest, size = _write(folder, origin.name)
+            known = {"fingerprint": fingerprint, "sha256": digest, "size": size}
+            write_json(note, known)
+    path = _path(folder, origin.name, known["sha256"])
+    return listing_of([SourceFile(PART, str(path), known["size"], f"sha256:{known['sha256']}")])
+
+
+def _path(folder: Path, name: str, digest: str) -> Path:
+    return folder / f"{name}-{digest[:12]}" / PART
+
+
+def _complete(folder: Path, origin: EmbeddedOrigin, known: dict[str, str]) -> bool:
+    path = _path(folder, origin.name, known["sha256"])
+    return path.is_file() and path.stat().st_size == known["size"]
+
+
+def _write(folder: Path, name: str) -> tuple[str, int]:
+    """Write the records beside their final place; returns the file's SHA-256 in hex and its size in bytes."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f"{name}.tmp"
+        whole = hashlib.sha256()
+        with open(beside, "wb") as out:
+            for record in embedded.records(name):
+                line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+                whole.update(line)
+                out.write(line)
+            out.flush()
+            os.fsync(out.fileno())
+            size = out.tell()
+        path = _path(folder, name, whole.hexdigest())
+        path.parent.mkdir(exist_ok=True)
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    return whole.hexdigest(), size

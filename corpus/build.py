@@ -1,0 +1,351 @@
+"""`python -m corpus.build RECIPE`: make the streams of a recipe's mix, and the manifest that accounts for them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corpus.errors import UserError, command, nearest
+
+if TYPE_CHECKING:
+    from corpus.manifest import Manifest, StreamRecord, Tokenizer
+    from corpus.pipeline.plan import StreamPlan
+    from corpus.pipeline.run import Progress
+    from corpus.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a build."""
+
+    recipe: Path
+    out: Path
+    workers: int
+    max_tokens: int | None
+    only: list[str]
+    engine: str | None
+    dry_run: bool
+    mirror: Path | None
+    cache_limit: int | None
+    keep_downloads: bool
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    with command():
+        options = parse_arguments(argv)
+        build(options)
+
+
+def parse_arguments(argv: list[str] | None) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m corpus.build",
+        description="Turn a recipe's documented mix into tokenised MDS streams and a token-count manifest. "
+        "A build that was stopped goes on where it was when the same command is run again.",
+    )
+    parser.add_argument("recipe", type=Path, help="recipe file, such as recipes/sample.yaml")
+    parser.add_argument("--out", type=Path, default=Path("data"), help="data folder (default: data)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument("--max-tokens", type=_count, metavar="N", help="scaled-down build: a phase of N tokens, same mix")
+    parser.add_argument("--only", action="append", default=[], metavar="SOURCE", help="build only this mixture entry")
+    parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
+    parser.add_argument("--mirror", type=Path, metavar="DIR", help="read downloads from a local mirror of the hub")
+    parser.add_argument("--cache-limit", type=_count, metavar="BYTES", help="most bytes of downloads kept at once")
+    parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        raise UserError("must be at least 1", where="--workers")
+    if args.max_tokens is not None and args.max_tokens < 1:
+        raise UserError("must be positive", where="--max-tokens")
+    return Options(
+        args.recipe, args.out, args.workers, args.max_tokens, args.only, args.engine, args.dry_run,
+        args.mirror, args.cache_limit, not args.delete_downloads,
+    )  # fmt: skip
+
+
+_FACTORS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+def _count(text: str) -> int:
+    """A whole number, also written 10_000, 5e6, 20M, 1.5B (billion), 2T, or 100GB."""
+    match = re.fullmatch(r"([0-9_]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?) ?([A-Z]{0,2})", text.strip().upper())
+    if match is None or match[2] not in _FACTORS:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}")
+    return round(float(match[1]) * _FACTORS[match[2]])
+
+
+def build(options: Options) -> Manifest | None:
+    """Run a build; returns the manifest, or None for a dry run or a partial (`--only`) build."""
+    from corpus.recipe import load_recipe
+
+    started = time.monotonic()
+    recipe = load_recipe(options.recipe)
+    unknown = [name for name in options.only if name not in recipe.mixture]
+    if unknown:
+        raise UserError(f"no mixture entry '{unknown[0]}'", where="--only", fix=nearest(unknown[0], recipe.mixture))
+    plans, tokenizer = plan_streams(recipe, options)
+    if options.dry_run:
+        _show_plans(recipe, plans)
+        return None
+    records: dict[str, StreamRecord] = {}
+    with contextlib.ExitStack() as stack:
+        for plan in plans.values():
+            stack.enter_context(_lock(plan))
+        make_units(recipe, plans, options)
+        from corpus.streams import finalise
+
+        for name, plan in plans.items():
+            records[name] = finalise(plan)
+    if options.only:
+        say(f"built {', '.join(records)}; build without --only for the manifest")
+        return None
+    return _write_manifest(recipe, plans, records, tokenizer, options, time.monotonic() - started)
+
+
+def say(text: str) -> None:
+    """One line of news on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def phase_tokens(recipe: Recipe, max_tokens: int | None) -> int:
+    """Target tokens of the phase: the recipe's, or ``max_tokens`` rounded up to whole steps."""
+    if max_tokens is None:
+        return recipe.tokens
+    per_step = recipe.training.global_batch * recipe.seq_len
+    return min(recipe.tokens, -(-max_tokens // per_step) * per_step)
+
+
+def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan], Tokenizer]:
+    """Find every source's files, the tokenizer, and from them each entry's stream."""
+    from corpus.acquire import AcquireConfig, list_files, preflight
+    from corpus.catalogue import find_source
+    from corpus.mixing import draws
+    from corpus.pipeline.plan import StreamPlan
+    from corpus.tokenization.engine import choose_engine
+    from corpus.tokenization.spec import resolve_tokenizer
+
+    data = options.out.resolve()
+    config = AcquireConfig(
+        cache=data / "downloads",
+        mirror=options.mirror.resolve() if options.mirror else None,
+        cache_limit=options.cache_limit,
+        keep=options.keep_downloads,
+        base_dir=options.recipe.resolve().parent,
+    )
+    sources = {name: find_source(entry.source, recipe.sources) for name, entry in recipe.mixture.items()}
+    _refuse_twins(recipe)
+    wanted = {name: source for name, source in sources.items() if not options.only or name in options.only}
+    preflight(wanted if recipe.tokenizer.kind != "train" else sources, config)
+    inputs = {}
+    for name, source in (sources if recipe.tokenizer.kind == "train" else wanted).items():
+        listing = list_files(source, config)
+        if not listing.files:
+            raise UserError("its patterns match no files", where=f"source '{recipe.mixture[name].source}'")
+        inputs[name] = (source, listing)
+    tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
+    engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
+    if note:
+        say(f"note: {note}; using {engine}, which gives the same ids more slowly")
+    samples = phase_tokens(recipe, options.max_tokens) // recipe.seq_len
+    drawn = draws({name: entry.weight for name, entry in recipe.mixture.items()}, samples)
+    plans = {}
+    for name in wanted:
+        source, listing = inputs[name]
+        plans[name] = StreamPlan(
+            source_name=recipe.mixture[name].source,
+            source=source,
+            listing=listing,
+            tokenizer=tokenizer,
+            engine=engine,
+            seq_len=recipe.seq_len,
+            boundary=recipe.boundary,
+            cleaning=recipe.cleaning,
+            malformed=recipe.malformed,
+            unit_bytes=recipe.unit_bytes,
+            token_limit=drawn[name] * (recipe.seq_len + 1) if options.max_tokens is not None else None,
+            seed=recipe.seed,
+            data=data,
+            acquire=config,
+        )
+    return plans, tokenizer
+
+
+def _refuse_twins(recipe: Recipe) -> None:
+    first: dict[str, str] = {}
+    for name, entry in recipe.mixture.items():
+        if entry.source in first:
+            raise UserError(
+                f"entries '{first[entry.source]}' and '{name}' use the same source '{entry.source}'",
+                where=f"recipe '{recipe.name}': key 'mixture'",
+                fix="Merge them into one entry with the sum of their weights.",
+            )
+        first[entry.source] = name
+
+
+@contextlib.contextmanager
+def _lock(plan: StreamPlan) -> Iterator[None]:
+    """Hold a stream for this build; the lock goes with the process, however it ends."""
+    folder = plan.data / ".build"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{plan.folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another build is making this stream",
+                where=f"stream {plan.folder.name}",
+                fix="Wait for it, or use another --out.",
+            ) from None
+        yield
+
+
+def make_units(recipe: Recipe, plans: dict[str, StreamPlan], options: Options) -> None:
+    """Make all missing units of all streams, over as many rounds as a token limit needs."""
+    from corpus.pipeline.run import run_jobs
+    from corpus.pipeline.steps import Job
+    from corpus.progress import BuildDisplay, SourceTotals
+    from corpus.streams import missing_units, unit_bytes
+
+    data = options.out.resolve()
+    work = data / ".build" / f"{recipe.name}-{os.getpid()}"
+    saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}
+    while True:
+        jobs: list[Job] = []
+        owners: list[tuple[str, int]] = []
+        for name, plan in plans.items():
+            if plan.is_complete():
+                continue
+            sizes = {file.name: file.size or plan.unit_bytes for file in plan.listing.files}
+            for unit in missing_units(plan, options.workers):
+                jobs.append(Job(saved[name], unit.index))
+                owners.append((name, unit_bytes(unit, sizes)))
+        if not jobs:
+            break
+        totals = {name: SourceTotals(sum(size for owner, size in owners if owner == name)) for name, _ in owners}
+        say(f"{len(jobs)} units of {len(totals)} sources, {options.workers} workers")
+        with BuildDisplay(totals) as display:
+
+            def show(progress: Progress) -> None:
+                for total in totals.values():
+                    total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
+                for index, (documents, text_bytes, tokens) in progress.counts.items():
+                    owner, size = owners[index]
+                    total = totals[owner]
+                    total.done_bytes += size if index in progress.done else min(text_bytes, size)
+                    total.documents += documents
+                    total.text_bytes += text_bytes
+                    total.tokens += tokens
+                display.update()
+
+            run_jobs(jobs, work, options.workers, show)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from corpus.progress import file_size
+    from corpus.streams import missing_units
+
+    table = Table(title=f"{recipe.name}: what would be built", title_justify="left")
+    for column in ("entry", "stream", "files", "stored", "units", "to make", "licence"):
+        table.add_column(column, justify="right" if column in ("files", "stored", "units", "to make") else "left")
+    for name, plan in plans.items():
+        to_make = 0 if plan.is_complete() else len(missing_units(plan, 1))
+        table.add_row(
+            name, plan.folder.name, str(len(plan.listing.files)), file_size(plan.listing.bytes),
+            str(len(plan.units)), "done" if plan.is_complete() else str(to_make), plan.source.licence,
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _write_manifest(
+    recipe: Recipe,
+    plans: dict[str, StreamPlan],
+    records: dict[str, StreamRecord],
+    tokenizer: Tokenizer,
+    options: Options,
+    seconds: float,
+) -> Manifest:
+    from corpus.files import fingerprint
+    from corpus.manifest import Manifest, ManifestSource
+    from corpus.mixing import draws
+    from corpus.show import show_manifest
+
+    tokens = phase_tokens(recipe, options.max_tokens)
+    drawn = draws({name: entry.weight for name, entry in recipe.mixture.items()}, tokens // recipe.seq_len)
+    shares = recipe.shares()
+    sources = {}
+    for name, entry in recipe.mixture.items():
+        record, plan = records[name], plans[name]
+        epochs = drawn[name] / record.samples
+        if entry.max_epochs is not None and epochs > entry.max_epochs:
+            raise UserError(
+                f"the phase would repeat '{name}' {epochs:.2f} times, more than max_epochs {entry.max_epochs:g}",
+                where=f"{options.recipe}: key 'mixture.{name}.max_epochs'",
+                fix="Lower its weight or the phase's tokens, add data, or raise max_epochs.",
+            )
+        sources[name] = ManifestSource(
+            source=entry.source,
+            stream=f"../streams/{plan.folder.name}",
+            stream_fingerprint=record.fingerprint,
+            revision=record.revision,
+            licence=record.licence,
+            redistributable=record.redistributable,
+            documents=record.documents,
+            tokens=record.tokens.written,
+            samples=record.samples,
+            text_bytes=record.text_bytes,
+            weight_asked=entry.weight,
+            weight=shares[name],
+            samples_drawn=drawn[name],
+            tokens_drawn=drawn[name] * recipe.seq_len,
+            epochs=epochs,
+        )
+    per_step = recipe.training.global_batch * recipe.seq_len
+    manifest = Manifest(
+        recipe=recipe.name,
+        family=recipe.family,
+        phase=recipe.phase,
+        recipe_sha256=fingerprint(recipe.model_dump(mode="json")),
+        seq_len=recipe.seq_len,
+        boundary=recipe.boundary,
+        document_mask=recipe.document_mask,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        steps=tokens // per_step,
+        global_batch=recipe.training.global_batch,
+        seed=recipe.seed,
+        weight_sum=recipe.weight_sum(),
+        sources=sources,
+        built={
+            "seconds": round(seconds, 1),
+            "workers": options.workers,
+            "engine": next(iter(plans.values())).engine,
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in ("datatrove", "mosaicml-streaming", "tokenizers")},
+        },
+    )
+    path = manifest.write(options.out / recipe.name)
+    show_manifest(manifest)
+    say(f"manifest: {path}")
+    return manifest
+
+
+if __name__ == "__main__":
+    main()

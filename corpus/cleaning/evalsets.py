@@ -1,0 +1,90 @@
+"""Reading evaluation sets for decontamination: each example's name and text."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from corpus.adapters import BadRecord
+from corpus.cleaning.filters import metadata_field
+from corpus.errors import UserError
+from corpus.read import read_piece
+from corpus.units import COMPRESSED, WHOLE
+
+WHERE = "cleaning step 'decontaminate'"
+
+
+def find_files(against: Sequence[str]) -> list[Path]:
+    """The files that paths and globs name, each once, in order of path; raises UserError for one that names nothing."""
+    found: set[Path] = set()
+    for entry in against:
+        matches = (
+            [Path(entry)] if Path(entry).is_file() else [Path(match) for match in glob.glob(entry, recursive=True)]
+        )
+        files = [path for path in matches if path.is_file()]
+        if not files:
+            raise UserError(f"no file at '{entry}'", where=WHERE, fix="Paths in `against` are relative to the recipe.")
+        found.update(files)
+    return sorted(found)
+
+
+def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, text) of each example: one per JSON line, row or list element; a .txt file or a JSON object is one.
+
+    The name is <file name>:<number of the record, from 1>. The text is every string and number at ``fields`` (all
+    fields when empty), joined by line breaks. Raises UserError for a file that cannot be read or lacks the fields.
+    """
+    described = False
+    for number, record in enumerate(_records(path), 1):
+        if isinstance(record, BadRecord):
+            raise UserError(f"record {number} cannot be read ({record.reason})", where=str(path))
+        if fields and isinstance(record, dict):
+            values = [metadata_field(record, field) for field in fields]
+            described = described or any(value is not None for value in values)
+        else:
+            values, described = [record], True
+        yield f"{path.name}:{number}", "\n".join(text for value in values for text in _texts(value))
+    if not described:
+        raise UserError(f"no record has a field {' or '.join(fields) or '(it is empty)'}", where=str(path))
+
+
+def _records(path: Path) -> Iterator[Any]:
+    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSED]
+    ending = suffixes[-1] if suffixes else ""
+    if ending == ".jsonl":
+        yield from (record for _, record in read_piece(path, path.name, "jsonl", 0, WHOLE, None))
+    elif ending == ".parquet":
+        yield from (record for _, record in read_piece(path, path.name, "parquet", 0, WHOLE, None))
+    elif ending in (".txt", ".json"):
+        for _, whole in read_piece(path, path.name, "text", 0, WHOLE, None):
+            if ending == ".txt" or isinstance(whole, BadRecord):
+                yield whole
+                continue
+            try:
+                data = orjson.loads(whole["text"])
+            except orjson.JSONDecodeError as error:
+                raise UserError(f"not valid JSON: {error}", where=str(path)) from None
+            yield from data if isinstance(data, list) else [data]
+    else:
+        raise UserError(
+            f"'{ending or path.name}' is no format evaluation sets are read from", where=str(path),
+            fix="Use .jsonl, .json, .parquet or .txt.",
+        )  # fmt: skip
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Strings and numbers inside a JSON value, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)

@@ -1,0 +1,64 @@
+"""Errors a person can act on: what happened, where, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(ValueError):
+    """A mistake the user can mend.
+
+    ``what`` is the failure, ``where`` the file and key (or command) it concerns, ``fix`` what to do.
+    Printed as one line without a traceback by :func:`command`; the process exits with code 2.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(self.one_line())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive default exception pickling across worker processes.
+        return (_rebuild, (self.what, self.where, self.fix))
+
+    def one_line(self) -> str:
+        """The whole error on one line, as a terminal shows it."""
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.fix:
+            text = f"{text.rstrip('.')}. {self.fix}"
+        return " ".join(text.split())
+
+
+def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
+    return UserError(what, where=where, fix=fix)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A ' Did you mean ...?' hint for an unknown word, or a list of what exists when nothing is close."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(options)}." if options else ""
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """Wrap a command's main(): user errors become one line on stderr and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error.one_line()}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away; that is not a failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

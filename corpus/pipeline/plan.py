@@ -1,0 +1,109 @@
+"""What a worker needs to know to make any unit of a stream, as one JSON file."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+from corpus.acquire import AcquireConfig, Listing
+from corpus.catalogue.models import Source
+from corpus.cleaning.specs import CleaningStep
+from corpus.config import Strict, parse
+from corpus.files import canonical_json, fingerprint
+from corpus.manifest import STREAM_FILE, Tokenizer, read_json
+from corpus.recipe import Boundary
+from corpus.units import Unit, plan_units
+
+STREAM_FORMAT = 1
+"""Raised whenever the code changes a stream's bytes; part of every stream's key."""
+UNIT_FILE = "unit.json"
+TAIL_FILE = "tail.bin"
+TOKENIZER_JSON = "tokenizer.json"
+
+
+class StreamPlan(Strict):
+    """One stream to make: where its records are, what is done to them, and into which folder it goes."""
+
+    source_name: str
+    source: Source
+    listing: Listing
+    tokenizer: Tokenizer
+    engine: str
+    seq_len: int
+    boundary: Boundary
+    cleaning: list[CleaningStep]
+    malformed: Literal["drop", "fail"]
+    unit_bytes: int
+    token_limit: int | None
+    """Stop once this many ids are packed (a scaled-down build); null reads the whole source."""
+    seed: int
+    data: Path
+    """The data folder that holds streams, tokenizers and downloads."""
+    acquire: AcquireConfig
+
+    @functools.cached_property
+    def key_inputs(self) -> dict[str, Any]:
+        """Everything that determines the stream's bytes, and nothing else."""
+        return {
+            "format": STREAM_FORMAT,
+            "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
+            "revision": self.listing.revision,
+            # A digest identifies a file wherever it lies; without one its address and size must.
+            "files": [[file.name, file.size, file.digest or file.url] for file in self.listing.files],
+            "tokenizer": self.tokenizer.sha256,
+            "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
+            "seq_len": self.seq_len,
+            "dtype": self.dtype,
+            "cleaning": [step.model_dump(mode="json") for step in self.cleaning],
+            "malformed": self.malformed,
+            "unit_bytes": self.unit_bytes,
+            "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
+        }
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Fingerprint of key_inputs."""
+        return fingerprint(self.key_inputs)
+
+    @property
+    def dtype(self) -> Literal["uint16", "uint32"]:
+        """The smallest type that holds every id."""
+        return "uint16" if self.tokenizer.vocab_size <= 1 << 16 else "uint32"
+
+    @property
+    def folder(self) -> Path:
+        """Where the stream lies."""
+        return self.data / "streams" / f"{self.source_name}-{self.key[:12]}"
+
+    @property
+    def tokenizer_json(self) -> Path:
+        """The tokenizer file."""
+        return self.data / self.tokenizer.path / TOKENIZER_JSON
+
+    @functools.cached_property
+    def units(self) -> list[Unit]:
+        """The stream's units in order."""
+        sample_seed = self.seed if self.token_limit is not None else None
+        return plan_units(list(self.listing.files), self.source.format, self.unit_bytes, sample_seed)
+
+    def unit_folder(self, unit: Unit) -> Path:
+        """Final place of a unit's shards and record."""
+        return self.folder / "units" / unit.folder
+
+    def is_complete(self) -> bool:
+        """Whether the stream's record, which is written last, is there."""
+        return (self.folder / STREAM_FILE).is_file()
+
+    def save(self, folder: Path) -> Path:
+        """Write the plan where workers read it."""
+        path = folder / f"{self.folder.name}.plan.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+        return path
+
+
+@functools.lru_cache(maxsize=8)
+def load_plan(path: Path) -> StreamPlan:
+    """Read a plan; kept for the life of a worker process."""
+    return parse(StreamPlan, read_json(path), str(path))

@@ -1,0 +1,228 @@
+"""Running unit pipelines on datatrove's local executor, watched from the parent process.
+
+datatrove's pool waits for ever when one of its workers is killed, so the executor runs in a process of its own:
+the parent sees a worker vanish, ends that process group and starts the executor again on the units still missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corpus.errors import UserError
+
+if TYPE_CHECKING:
+    from corpus.pipeline.steps import Job
+
+POLL_SECONDS = 0.2
+MAX_RESTARTS = 3
+"""Restarts in a row that finish no unit before the build gives up."""
+OWNER = "CORPUS_BUILD_OWNER"
+"""Environment variable with the process id whose death ends the workers."""
+
+
+@dataclass
+class Progress:
+    """Counts of the units of one run so far: index into the jobs -> [documents, text bytes, tokens]."""
+
+    counts: dict[int, list[int]] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
+
+
+def run_jobs(jobs: list[Job], work: Path, workers: int, show: Callable[[Progress], None]) -> None:
+    """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
+
+    ``work`` is a scratch folder for this run; ``show`` is called with the counts about five times a second.
+    """
+    progress = Progress()
+    remaining = list(range(len(jobs)))
+    barren = 0
+    while remaining:
+        attempt = work / f"run-{time.monotonic_ns()}"
+        attempt.mkdir(parents=True)
+        jobs_file = attempt / "jobs.json"
+        jobs_file.write_text(json.dumps([jobs[index] for index in remaining]))
+        watcher = _Watcher(attempt, remaining, progress, show)
+        lost = watcher.run(jobs_file, min(workers, len(remaining)))
+        watcher.raise_failures()
+        finished = {index for index in remaining if index in progress.done}
+        remaining = [index for index in remaining if index not in finished]
+        barren = 0 if finished else barren + 1
+        if remaining and barren > MAX_RESTARTS:
+            raise UserError(
+                f"worker processes keep being killed ({lost or 'no reason known'}); see {attempt / 'executor.log'}",
+                fix="Most often memory ran out: use fewer --workers; finished units are kept.",
+            )
+        if not remaining:
+            shutil.rmtree(attempt, ignore_errors=True)
+
+
+class _Watcher:
+    """One start of the executor, and what its workers leave in the attempt's folder."""
+
+    def __init__(self, folder: Path, indices: list[int], progress: Progress, show: Callable[[Progress], None]) -> None:
+        self.folder, self.indices, self.progress, self.show = folder, indices, progress, show
+
+    def run(self, jobs_file: Path, workers: int) -> str | None:
+        """Run until the executor ends or loses a worker; returns what was lost."""
+        arguments = [str(jobs_file), str(len(self.indices)), str(workers)]
+        with (self.folder / "executor.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "corpus.pipeline.run", *arguments],
+                env={**os.environ, OWNER: str(os.getpid()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is the parent's to handle, and the group can be ended as one
+            )  # fmt: skip
+        lost = None
+        try:
+            while process.poll() is None and lost is None:
+                time.sleep(POLL_SECONDS)
+                lost = self._poll()
+            self._poll()
+            if lost is None and process.returncode:
+                lost = f"the executor ended with exit code {process.returncode}"
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+        return lost
+
+    def _poll(self) -> str | None:
+        """Read the workers' files; returns a worker that vanished in mid-unit."""
+        lost = None
+        for entry in os.scandir(self.folder):
+            kind, _, rest = entry.name.partition("-")
+            if kind not in ("progress", "done", "running") or not rest.removesuffix(".json").isdigit():
+                continue
+            index = self.indices[int(rest.removesuffix(".json"))]
+            if index in self.progress.done:
+                continue
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                content = json.loads(Path(entry.path).read_bytes())
+                if kind == "running":
+                    if not _alive(content) and Path(entry.path).exists():
+                        lost = f"worker {content}"
+                    continue
+                self.progress.counts[index] = content
+                if kind == "done":
+                    self.progress.done.add(index)
+        self.show(self.progress)
+        return lost
+
+    def raise_failures(self) -> None:
+        """Raise the first failure (by unit order) that a worker reported."""
+        failures = sorted(self.folder.glob("failed-*.json"), key=lambda path: int(path.stem.split("-")[1]))
+        if not failures:
+            return
+        report = json.loads(failures[0].read_bytes())
+        more = f" ({len(failures) - 1} more units failed)" if len(failures) > 1 else ""
+        if report["user"]:
+            what, where, fix = report["user"]
+            raise UserError(what + more, where=where, fix=fix)
+        raise UserError(
+            f"{report['error']}{more}",
+            where=report["where"],
+            fix=f"The traceback is in {failures[0]}; finished units are kept.",
+        )
+
+
+class UnitMarks:
+    """Marks that tell the parent which unit this worker is on; also ends the worker when the parent is gone."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder, self.rank = folder, rank
+
+    def __enter__(self) -> UnitMarks:
+        _follow_owner()
+        (self.folder / f"running-{self.rank}").write_text(str(os.getpid()))
+        return self
+
+    def done(self, counts: list[int]) -> None:
+        """The unit is published."""
+        beside = self.folder / f"done-{self.rank}.tmp"
+        beside.write_text(json.dumps(counts))
+        os.replace(beside, self.folder / f"done-{self.rank}")
+
+    def __exit__(self, *exc: object) -> None:
+        (self.folder / f"running-{self.rank}").unlink(missing_ok=True)
+
+
+def _execute(jobs_file: Path, tasks: int, workers: int) -> None:
+    """Body of the executor process: make the units, then complete the streams that have all of theirs."""
+    _die_with_parent()
+
+    import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
+    from datatrove.executor import LocalPipelineExecutor
+
+    from corpus.pipeline.plan import load_plan
+    from corpus.pipeline.steps import Job, unit_pipeline
+    from corpus.streams import finalise, missing_units
+
+    LocalPipelineExecutor(
+        pipeline=unit_pipeline(jobs_file),
+        tasks=tasks,
+        workers=workers,
+        logging_dir=str(jobs_file.parent / "datatrove"),
+        skip_completed=False,  # our unit records decide what is done
+        start_method="fork",  # the workers start with this process's imports
+    ).run()
+    for path in dict.fromkeys(Job(*job).plan for job in json.loads(jobs_file.read_bytes())):
+        plan = load_plan(Path(path))
+        if not missing_units(plan, 0):
+            with contextlib.suppress(UserError):  # the parent meets the same error, and reports it
+                finalise(plan)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies."""
+    with contextlib.suppress(OSError, AttributeError):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+_following = False
+
+
+def _follow_owner() -> None:
+    """Start, once per process, a thread that ends this worker when the build that owns it is gone."""
+    global _following
+    owner = int(os.environ.get(OWNER, "0"))
+    if _following or not owner:
+        return
+    _following = True
+
+    def follow() -> None:
+        while _alive(owner):
+            time.sleep(1)
+        os._exit(3)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in ("Z", "X")
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _execute(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

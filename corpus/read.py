@@ -1,0 +1,230 @@
+"""Reading the records of a unit: JSON lines, parquet rows, text files; whole, or a byte range of a file."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import orjson
+
+from corpus.adapters import BadRecord, Record
+from corpus.errors import UserError
+from corpus.units import WHOLE
+
+BLOCK = 4 << 20
+MAX_RECORD_BYTES = 128 << 20
+"""A longer record is dropped under `too_large` without being held in memory."""
+
+Item = tuple[str, Record | BadRecord]
+"""(place inside the file, the record or why there is none)."""
+
+
+class _DamagedFile(Exception):
+    """The file ends or breaks before its time."""
+
+
+def read_piece(
+    path: Path, name: str, file_format: Literal["jsonl", "parquet", "text"], start: int, end: int, columns: list[str] | None
+) -> Iterator[Item]:
+    """Yield the records of one piece in file order.
+
+    A record that cannot be read comes as a BadRecord. A file that is cut off or damaged as a whole raises UserError
+    naming it: what it should have held is unknown, so it can never be counted as read.
+    """
+    readers = {"jsonl": _jsonl, "text": _text}
+    try:
+        if file_format == "parquet":
+            yield from _parquet(path, start, end, columns)
+        else:
+            yield from readers[file_format](path, name, start, end)
+    except (_DamagedFile, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(
+            f"the file is cut off or damaged ({error or type(error).__name__})",
+            where=name,
+            fix="Delete the downloaded copy and run the same command again; if it persists the source itself is damaged.",
+        ) from None
+
+
+def open_decompressed(path: Path, name: str) -> IO[bytes]:
+    """Open a file for reading, decompressing by the ending of ``name``."""
+    if name.endswith(".gz"):
+        return gzip.open(path, "rb")
+    if name.endswith((".zst", ".zstd")):
+        return _ZstdFile(path)
+    if name.endswith(".bz2"):
+        return bz2.open(path, "rb")
+    if name.endswith(".xz"):
+        return lzma.open(path, "rb")
+    return path.open("rb")
+
+
+class _ZstdFile(io.RawIOBase):
+    """A zstd stream of one or more frames that, unlike the library's reader, refuses a file cut off mid-frame."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 30)
+        self._file = path.open("rb")
+        self._frame: Any = None
+        self._input = b""
+        self._ready = bytearray()
+
+    def read(self, size: int = -1) -> bytes:
+        """Decompressed bytes, at most ``size``; b'' at the end."""
+        while not self._ready:
+            data = self._input or self._file.read(1 << 18)
+            self._input = b""
+            if not data:
+                if self._frame is not None:
+                    raise _DamagedFile("zstd frame without an end")
+                return b""
+            if self._frame is None:
+                self._frame = self._context.decompressobj()
+            try:
+                self._ready += self._frame.decompress(data)
+            except self._error as error:
+                raise _DamagedFile(str(error)) from None
+            if self._frame.eof:
+                self._input = self._frame.unused_data
+                self._frame = None
+        taken = bytes(self._ready) if size < 0 else bytes(self._ready[:size])
+        del self._ready[: len(taken)]
+        return taken
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def _lines(stream: IO[bytes], start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """(byte offset, line) for each line that starts in [start, end); None for a line beyond MAX_RECORD_BYTES."""
+    offset = start
+    if start:
+        stream.seek(start - 1)
+        offset -= 1
+    carry = b""
+    skipping = bool(start)  # the line in progress at `start` belongs to the range before
+    too_large, too_large_bytes = False, 0
+    while True:
+        block = stream.read(BLOCK)
+        if not block:
+            if too_large:
+                yield offset, None
+            elif carry and not skipping:
+                yield offset, carry
+            return
+        parts = block.split(b"\n")
+        for part in parts[:-1]:
+            length = len(carry) + len(part) + 1
+            if skipping:
+                skipping = False
+            elif too_large:
+                yield offset, None
+                length, too_large = too_large_bytes + len(part) + 1, False
+            else:
+                yield offset, carry + part if carry else part
+            offset += length
+            carry = b""
+            if end != WHOLE and offset >= end:
+                return
+        last = parts[-1]
+        if too_large:
+            too_large_bytes += len(last)
+        elif skipping:
+            offset += len(last)
+            if end != WHOLE and offset >= end:
+                return  # one long line covers the whole range
+        else:
+            carry = carry + last if carry else last
+            if len(carry) > MAX_RECORD_BYTES:
+                too_large, too_large_bytes, carry = True, len(carry), b""
+
+
+def _jsonl(path: Path, name: str, start: int, end: int) -> Iterator[Item]:
+    with open_decompressed(path, name) as stream:
+        for offset, line in _lines(stream, start, end):
+            if line is None:
+                yield f"{offset}", BadRecord("too_large")
+                continue
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                if not line.strip():
+                    continue  # blank lines between records carry nothing
+                yield f"{offset}", BadRecord(_why_not_json(line))
+                continue
+            yield f"{offset}", record if isinstance(record, dict) else BadRecord("not_an_object")
+
+
+def _why_not_json(line: bytes) -> str:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return "invalid_utf8"
+    return "invalid_json"
+
+
+def _text(path: Path, name: str, start: int, end: int) -> Iterator[Item]:
+    with open_decompressed(path, name) as stream:
+        data = stream.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        yield "0", BadRecord("too_large")
+        return
+    try:
+        yield "0", {"text": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        yield "0", BadRecord("invalid_utf8")
+
+
+def _parquet(path: Path, start: int, end: int, columns: list[str] | None) -> Iterator[Item]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        if columns is not None:
+            present = set(file.schema_arrow.names)
+            columns = [column for column in columns if column in present]
+        row = 0
+        for group in range(file.num_row_groups):
+            meta = file.metadata.row_group(group)
+            if end == WHOLE or start <= _middle(meta) < end:
+                seen = row
+                for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=columns, use_threads=False):
+                    for record in _rows(batch):
+                        yield f"row {seen}", record
+                        seen += 1
+            row += meta.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise _DamagedFile(" ".join(str(error).split())[:200]) from None
+
+
+def _rows(batch: Any) -> Iterator[Record | BadRecord]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        # One bad string fails the whole batch; go row by row to lose only its own record.
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield BadRecord("invalid_utf8")
+
+
+def _middle(meta: Any) -> int:
+    """Byte in the middle of a row group, from the footer; decides which byte range it belongs to."""
+    first = min(
+        (column.dictionary_page_offset if column.dictionary_page_offset is not None else column.data_page_offset)
+        for column in (meta.column(index) for index in range(meta.num_columns))
+    )
+    size = sum(meta.column(index).total_compressed_size for index in range(meta.num_columns))
+    return int(first + size // 2)

@@ -1,0 +1,146 @@
+"""`python -m corpus.sources`: list the catalogue, show one entry in full, or check that it can be read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corpus.errors import UserError, command
+
+if TYPE_CHECKING:
+    from corpus.acquire import CheckResult
+    from corpus.catalogue.models import Source
+
+
+def check_source(source: Source, base_dir: Path, mirror: Path | None = None) -> CheckResult:
+    """Whether a source and whatever is joined into it can be reached, with file counts and bytes; downloads nothing."""
+    from corpus.acquire import AcquireConfig, CheckResult, check
+    from corpus.prepare import input_origins
+
+    with tempfile.TemporaryDirectory() as cache:
+        config = AcquireConfig(cache=Path(cache), mirror=mirror, base_dir=base_dir)
+        results = [check(source, config)]
+        for name, (origin, file_format) in input_origins(source).items():
+            part = {"title": f"{source.title}: {name}", "origin": origin, "format": file_format, "gate": None}
+            results.append(check(source.model_copy(update=part), config))
+    bad = next((result for result in results if result.problem), None)
+    return CheckResult(
+        reachable=all(result.reachable for result in results),
+        gated=any(result.gated for result in results),
+        files=sum(result.files for result in results),
+        bytes=sum(result.bytes for result in results),
+        problem=bad.problem if bad else None,
+        fix=bad.fix if bad else None,
+    )
+
+
+def where(source: Source) -> str:
+    """Where a source's files are, in a few words."""
+    origin = source.origin
+    if origin.kind == "hub":
+        return origin.repo
+    if origin.kind == "urls":
+        from urllib.parse import urlsplit
+
+        return urlsplit(origin.url_list or (origin.urls or [""])[0]).netloc
+    if origin.kind == "embedded":
+        return "this Python installation"
+    return origin.paths[0]
+
+
+def _list(as_json: bool) -> None:
+    from corpus.catalogue import load_catalogue
+
+    catalogue = load_catalogue()
+    if as_json:
+        print(json.dumps({name: _facts(source) for name, source in catalogue.items()}, indent=2, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from corpus.progress import si
+    from corpus.show import console
+
+    table = Table(title=f"{len(catalogue)} sources", title_justify="left")
+    for column in ("name", "from", "rows", "tokens", "access", "licence", "stand-in for"):
+        right = column in ("rows", "tokens")
+        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
+    for name, source in catalogue.items():
+        rows = next((entry.rows for entry in source.published if entry.rows is not None), None)
+        tokens = next((entry.tokens for entry in source.published if entry.tokens is not None), None)
+        table.add_row(
+            escape(name), escape(where(source)), "" if rows is None else si(rows), "" if tokens is None else si(tokens),
+            "gated" if source.gate else "open",
+            escape(source.licence) + ("" if source.redistributable else " (do not publish)"), source.stand_in_for or "",
+        )  # fmt: skip
+    out = console()
+    out.print(table)
+    out.print("`python -m corpus.sources NAME` shows an entry; --check asks whether it can be read.", highlight=False)
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    return source.model_dump(mode="json", exclude_none=True)
+
+
+def _show(name: str, as_json: bool) -> None:
+    from corpus.catalogue import find_source, stand_ins
+
+    source = find_source(name)
+    facts = {"name": name, **_facts(source), "stand_ins": stand_ins(name)}
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110).rstrip())
+
+
+def _check(name: str, as_json: bool, mirror: Path | None) -> int:
+    from dataclasses import asdict
+
+    from corpus.catalogue import find_source
+    from corpus.progress import file_size
+
+    source = find_source(name)
+    result = check_source(source, Path(), mirror)
+    if as_json:
+        print(json.dumps({"name": name, **asdict(result)}, indent=2, ensure_ascii=False))
+    else:
+        state = "reachable" if result.reachable else "not reachable"
+        print(f"{name}: {state}{', gated' if result.gated else ''}; {result.files:,} files, {file_size(result.bytes)}")
+        if result.problem:
+            print(UserError(result.problem, where=name, fix=result.fix).one_line())
+    return 0 if result.problem is None else 1
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m corpus.sources",
+        description="List the catalogue of datasets; with a name, show that entry in full.",
+    )
+    parser.add_argument("name", nargs="?", help="a source of the catalogue")
+    parser.add_argument("--check", action="store_true", help="ask what is there; exits 1 when it cannot be read")
+    parser.add_argument("--mirror", type=Path, metavar="DIR", help="check a local mirror of the hub instead")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    with command():
+        args = _arguments(argv)
+        if args.name is None:
+            if args.check:
+                raise UserError("--check needs the name of a source", fix="`python -m corpus.sources` lists them.")
+            _list(args.json)
+        elif args.check:
+            raise SystemExit(_check(args.name, args.json, args.mirror))
+        else:
+            _show(args.name, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tokenizers: where they come from, and the engines that encode text with them."""

@@ -1,0 +1,150 @@
+"""The tokeniser seam: batches of texts to ids, by the reference engine or the fast one, with equal results.
+
+Special tokens are taken out of the tokenizer before either engine sees it, so a document that spells one is
+encoded as ordinary text; ids of special tokens come from the packer alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpus.errors import UserError
+
+Ids = NDArray[np.uint32]
+
+TRICKY = [
+    "", " ", "\n", "\x00", "\ufeff", "\u200b\u200d", "a" * 4099, " " * 513, "\t\t\n\r\n \n", "0123456789" * 7, "don't WE'LL I'M",
+    "e\u0301 \u00e9 \u212b \ufb01 \u0130 \u017f", "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7", "\u4f60\u597d\u4e16\u754c\u3002", "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
+    "<|begin_of_text|><|end_of_text|></s><s>[INST]", "x\u00a0y\u2028z\u2029", "\ud7ff\ue000\ufffd\U0010ffff", "<?php echo '\\u0041'; ?>\n\n\n    }", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+]
+"""Texts on which the two engines are compared before any document is encoded."""
+
+
+class Engine(Protocol):
+    """Encodes batches of texts."""
+
+    name: str
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+        """All ids end to end, and the number of ids of each text."""
+
+
+class ReferenceEngine:
+    """Hugging Face `tokenizers`."""
+
+    name = "tokenizers"
+
+    def __init__(self, tokenizer_json: str) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(without_special_tokens(tokenizer_json))
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+        """See Engine."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        rows = [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+        return (np.concatenate(rows) if rows else np.empty(0, np.uint32)), lengths
+
+
+class FastEngine:
+    """`gigatoken`; the constructor raises ValueError when it does not support the tokenizer."""
+
+    name = "gigatoken"
+
+    def __init__(self, tokenizer_json: str) -> None:
+        import gigatoken
+
+        self._tokenizer = gigatoken.Tokenizer.from_json(without_special_tokens(tokenizer_json))
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+        """See Engine."""
+        if not texts:
+            return np.empty(0, np.uint32), np.empty(0, np.int64)
+        # Workers are processes; a thread pool in each would only make them fight over the cores.
+        rows = self._tokenizer.encode_batch(list(texts), parallel=False)
+        offsets = np.asarray(rows.layout.offsets.data, dtype=np.int64)
+        ids = np.asarray(rows.layout.content.data, dtype=np.uint32)
+        return ids[offsets[0] : offsets[-1]], np.diff(offsets)
+
+
+def without_special_tokens(tokenizer_json: str) -> str:
+    """The tokenizer as JSON with special added tokens, post-processing, truncation and padding removed."""
+    data = json.loads(tokenizer_json)
+    data["added_tokens"] = [token for token in data.get("added_tokens") or [] if not token.get("special")]
+    data["post_processor"] = data["truncation"] = data["padding"] = None
+    return json.dumps(data, ensure_ascii=False)
+
+
+def special_ids(tokenizer_json: str) -> list[int]:
+    """Ids that text must never produce."""
+    data = json.loads(tokenizer_json)
+    return sorted(int(token["id"]) for token in data.get("added_tokens") or [] if token.get("special"))
+
+
+@functools.lru_cache(maxsize=2)
+def load_engine(path: Path, name: str) -> Engine:
+    """The named engine for a tokenizer.json, kept for the life of the process."""
+    text = path.read_text(encoding="utf-8")
+    return FastEngine(text) if name == FastEngine.name else ReferenceEngine(text)
+
+
+@functools.lru_cache(maxsize=2)
+def special_table(path: Path, vocab_size: int) -> NDArray[np.bool_]:
+    """Truth table over ids: is it a special token?"""
+    table = np.zeros(vocab_size, np.bool_)
+    table[special_ids(path.read_text(encoding="utf-8"))] = True
+    return table
+
+
+def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
+    """Name of the engine to use, and a note when the fast one cannot be.
+
+    ``asked`` forces one. The fast engine must agree with the reference on TRICKY and on the spellings of the
+    tokenizer's own special tokens, or UserError is raised when it was asked for.
+    """
+    if asked == ReferenceEngine.name:
+        return ReferenceEngine.name, None
+    try:
+        fast = load_engine(path, FastEngine.name)
+        texts = TRICKY + special_spellings(path)
+        compare(fast, load_engine(path, ReferenceEngine.name), texts, [f"built-in text {n}" for n in range(len(texts))])
+        return FastEngine.name, None
+    except Exception as error:  # a foreign library's refusal may be of any type, a Rust panic included
+        reason = " ".join(str(error).split())[:200]
+        if asked == FastEngine.name:
+            raise UserError(
+                f"the {FastEngine.name} engine cannot be used with this tokenizer: {reason}",
+                where=str(path), fix=f"Use --engine {ReferenceEngine.name}.",
+            ) from None  # fmt: skip
+        return ReferenceEngine.name, f"{FastEngine.name} cannot be used with this tokenizer ({reason})"
+
+
+def special_spellings(path: Path) -> list[str]:
+    """The text of every special token of a tokenizer.json, each inside ordinary words."""
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return [f"a {token['content']} b{token['content']}" for token in data.get("added_tokens") or [] if token.get("special")]
+
+
+def compare(engine: Engine, reference: Engine, texts: Sequence[str], names: Sequence[str]) -> None:
+    """Raise UserError naming the first text on which two engines disagree."""
+    ids, lengths = engine.encode_batch(texts)
+    right_ids, right_lengths = reference.encode_batch(texts)
+    if np.array_equal(ids, right_ids) and np.array_equal(lengths, right_lengths):
+        return
+    ends, right_ends = np.cumsum(lengths), np.cumsum(right_lengths)
+    for index, name in enumerate(names):
+        ours = ids[ends[index] - lengths[index] : ends[index]]
+        theirs = right_ids[right_ends[index] - right_lengths[index] : right_ends[index]]
+        if not np.array_equal(ours, theirs):
+            raise UserError(
+                f"{engine.name} and {reference.name} encode this document differently",
+                where=name, fix=f"Build with --engine {reference.name} and report the document to {engine.name}.",
+            )  # fmt: skip

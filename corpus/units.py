@@ -1,0 +1,82 @@
+"""Units: the fixed slices of a source that are worked on, retried and resumed independently."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from corpus.acquire import SourceFile
+
+MAX_FILES_PER_UNIT = 4096
+"""Tiny files are grouped until a unit has its bytes or this many files."""
+COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
+WHOLE = -1
+"""End of a piece that is a whole file."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A byte range of one file: a line or row group belongs to the range that holds its first byte (row group: its middle)."""
+
+    file: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A slice of a source. ``index`` orders units within the stream."""
+
+    index: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def folder(self) -> str:
+        """Name of the unit's folder inside the stream."""
+        return f"{self.index:06d}"
+
+
+def splittable(file: SourceFile, file_format: str) -> bool:
+    """Whether the file can be read from the middle: plain JSON lines and parquet can, compressed text cannot."""
+    if file.size is None:
+        return False
+    if file_format == "parquet":
+        return True
+    return file_format == "jsonl" and not file.name.endswith(COMPRESSED)
+
+
+def plan_units(
+    files: list[SourceFile], file_format: str, unit_bytes: int, sample_seed: int | None = None
+) -> list[Unit]:
+    """Slice files (in name order) into units of about ``unit_bytes`` stored bytes.
+
+    The plan depends on names and sizes only, never on workers. With ``sample_seed`` the units are put into a seeded
+    order, so that a build of the first few is a fair sample of the source.
+    """
+    groups: list[list[Piece]] = []
+    open_group: list[Piece] = []
+    open_bytes = 0
+    for file in sorted(files, key=lambda f: f.name):
+        size = file.size or 0
+        if splittable(file, file_format) and size > unit_bytes:
+            parts = -(-size // unit_bytes)
+            cuts = [size * part // parts for part in range(parts + 1)]
+            groups += [[Piece(file.name, low, high)] for low, high in zip(cuts, cuts[1:], strict=False)]
+            continue
+        if open_group and (open_bytes + size > unit_bytes or len(open_group) >= MAX_FILES_PER_UNIT):
+            groups.append(open_group)
+            open_group, open_bytes = [], 0
+        open_group.append(Piece(file.name, 0, WHOLE))
+        # A file of unknown size fills a unit of its own.
+        open_bytes += size if file.size is not None else unit_bytes
+    if open_group:
+        groups.append(open_group)
+    if sample_seed is None:
+        groups.sort(key=lambda pieces: (pieces[0].file, pieces[0].start))
+    else:
+        groups.sort(key=lambda pieces: _seeded(sample_seed, pieces[0]))
+    return [Unit(index, tuple(pieces)) for index, pieces in enumerate(groups)]
+
+
+def _seeded(seed: int, piece: Piece) -> bytes:
+    return hashlib.sha256(f"{seed}/{piece.file}/{piece.start}".encode()).digest()

@@ -1,0 +1,1 @@
+"""Trains the MobileLLM family on built corpora: sizes, model, export and import."""

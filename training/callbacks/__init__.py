@@ -1,0 +1,1 @@
+"""What the trainer does at Composer's events: learning rate, checkpoints and stopping, metrics."""

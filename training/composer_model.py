@@ -1,0 +1,72 @@
+"""The model as Composer drives it: one forward that ends in the loss, and loss sums per source beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from composer.models import ComposerModel
+from torch import Tensor, nn
+
+from training.model import Block, MobileLM, cross_entropy
+from training.sizes import ModelConfig
+
+INPUTS, TARGETS, DOCUMENTS, SAMPLES, SOURCES = "input_ids", "labels", "doc_ids", "sample_ids", "source_ids"
+"""Keys of a batch (training/loader.py): the first three are (B, S), DOCUMENTS only with a document mask; the last (B,)."""
+
+
+@dataclass
+class StepSums:
+    """Loss sums of one optimiser step on this rank."""
+
+    loss: Tensor
+    """(sources,) float64: sum over samples of their mean token loss."""
+    samples: Tensor
+    """(sources,) float64: number of samples."""
+
+
+class TrainingModel(ComposerModel):
+    """MobileLM for Composer's Trainer.
+
+    The loss is computed inside forward, because sharded training has the tied head whole only there. Nothing else is
+    read from the batch, so that a run's arithmetic depends on the ids alone.
+    """
+
+    def __init__(self, cfg: ModelConfig, sources: Sequence[str]) -> None:
+        super().__init__()
+        self.model = MobileLM(cfg)
+        self.sources = tuple(sources)
+        self._sums: StepSums | None = None
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean next-token loss of a microbatch, scalar; see the keys above for shapes."""
+        objective = partial(cross_entropy, targets=batch[TARGETS])
+        mean, tokens = self.model(batch[INPUTS], batch.get(DOCUMENTS), objective=objective)
+        self._add(tokens.mean(dim=1), batch[SOURCES])
+        return mean
+
+    def loss(self, outputs: Tensor, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss that forward already computed."""
+        return outputs
+
+    @torch.no_grad()
+    def _add(self, losses: Tensor, sources: Tensor) -> None:
+        if self._sums is None:
+            zeros = torch.zeros(len(self.sources), dtype=torch.float64, device=losses.device)
+            self._sums = StepSums(zeros, zeros.clone())
+        # One-hot product instead of index_add_: the latter adds in no fixed order on CUDA.
+        hot = nn.functional.one_hot(sources, len(self.sources)).double()
+        self._sums.loss += losses.double() @ hot
+        self._sums.samples += hot.sum(dim=0)
+
+    def take_sums(self) -> StepSums | None:
+        """The sums since the last call, which starts them anew; None when forward did not run."""
+        sums, self._sums = self._sums, None
+        return sums
+
+    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
+        """Blocks are sharded one by one, and the whole model around them (Composer's FSDP2 policy asks this)."""
+        return isinstance(module, (Block, MobileLM))

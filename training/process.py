@@ -1,0 +1,67 @@
+"""One of the processes that train: how it reports errors, hears that it should stop, and acts together with the others."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TypeVar
+
+from corpus.errors import UserError, command
+
+T = TypeVar("T")
+
+PR_SET_PDEATHSIG = 1
+REPORT_SECONDS = 10.0
+"""How long other processes of a machine leave it to the first one to report an error they share."""
+
+
+@contextlib.contextmanager
+def reported_once() -> Iterator[None]:
+    """Like `corpus.errors.command`, but an error that all processes of a machine meet is printed by the first alone.
+
+    The launcher ends the others as soon as the first has exited; one that met an error of its own prints it after a wait.
+    """
+    with command():
+        try:
+            yield
+        except UserError:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if int(os.environ.get("LOCAL_RANK", "0")) != 0:
+                time.sleep(REPORT_SECONDS)
+            raise
+
+
+def on_first(action: Callable[[], T]) -> T:
+    """Run `action` on rank 0 and give every rank its result, or the UserError it raised."""
+    from composer.utils import dist
+
+    outcome: list[T | UserError | None] = [None]
+    if dist.get_global_rank() == 0:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[0] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    return outcome[0]  # type: ignore[return-value]
+
+
+class StopSignal:
+    """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it."""
+
+    def __init__(self) -> None:
+        self.received = False
+        signal.signal(signal.SIGTERM, self._handle)
+        if "RANK" in os.environ:
+            # Composer's launcher dies of SIGTERM without passing it on. Asking the kernel for the signal when the
+            # launcher ends, however it does, keeps its processes from training on unseen.
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = True

@@ -1,0 +1,136 @@
+"""One stream of the mixture as streaming reads it: a lean index, safe unpacking, errors that name stream and shard."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from streaming import Stream
+from streaming.base.format import FileInfo, Reader
+from streaming.base.format.mds.reader import MDSReader
+from streaming.base.util import wait_for_file_to_exist
+from streaming.base.world import World
+
+from corpus.errors import UserError
+
+INDEX = "index.json"
+ENCODINGS = ("ndarray:uint16", "ndarray:uint32")
+
+
+class PackedReader(MDSReader):
+    """A shard whose samples are one array of fixed size, read without parsing its encoding again for each."""
+
+    def get_item(self, idx: int) -> dict[str, Any]:
+        """{"ids": unsigned integers of shape (seq_len + 1,)}; FileNotFoundError when the shard is not unpacked."""
+        dtype = np.dtype(self.column_encodings[0].split(":")[1])
+        size = self.column_sizes[0]
+        assert size is not None, "the encoding fixes the size"
+        fd = os.open(f"{self.dirname}/{self.raw_data.basename}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # An MDS shard: the number of samples, the offset of each, a header, the samples.
+            begin = int.from_bytes(os.pread(fd, 4, 4 * (1 + idx)), "little")
+            data = os.pread(fd, size, begin)
+        finally:
+            os.close(fd)
+        if not begin or len(data) != size:
+            raise ValueError(f"its unpacked copy {self.raw_data.basename} ends early; delete that file")
+        return {"ids": np.frombuffer(data, dtype)}
+
+
+class MixtureStream(Stream):
+    """A packed stream: MDS shards with one `ids` column of seq_len + 1 unsigned integers."""
+
+    def __init__(self, name: str, local: Path, remote: str | None, seq_len: int) -> None:
+        """`local` and `remote` as in :class:`training.loader.MixtureSource`."""
+        # Absolute: ranks and workers must agree on the folder's name whatever their working directory.
+        super().__init__(local=str(Path(local).absolute()), remote=remote)
+        self.name = name
+        self.seq_len = seq_len
+
+    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
+        """Read the index, fetching it first where it is missing; UserError when it is absent, damaged or ill-fitting.
+
+        The library deep-copies every entry, which for 1e5 shards takes seconds and most of a gigabyte per rank.
+        """
+        path = Path(self.local, INDEX)
+        try:
+            if not path.exists():
+                if not world.is_local_leader and self.remote:
+                    wait_for_file_to_exist(str(path), 0.05, self.download_timeout, f"{path} did not arrive in time: ")
+                elif self.remote:
+                    os.replace(self._download_file(INDEX, INDEX + ".tmp"), path)
+            entries = json.loads(path.read_bytes())["shards"]
+            return [self._reader(entry) for entry in entries]
+        except UserError:
+            raise
+        except FileNotFoundError:
+            raise UserError(
+                f"stream '{self.name}' is not there",
+                where=str(path),
+                fix="Build it: python -m corpus.build RECIPE --out DATA.",
+            ) from None
+        except Exception as error:
+            raise UserError(
+                f"the index of stream '{self.name}' cannot be read ({error})",
+                where=self.remote or str(path),
+                fix="Check it: python -m corpus.inspect STREAM --verify.",
+            ) from error
+
+    def _reader(self, entry: dict[str, Any]) -> PackedReader:
+        if entry["column_names"] != ["ids"] or entry["column_encodings"] not in self._encodings():
+            raise UserError(
+                f"stream '{self.name}' holds {entry['column_names']} as {entry['column_encodings']}, not samples of "
+                f"{self.seq_len} + 1 ids",
+                where=self.local,
+                fix="Build the recipe at this sequence length.",
+            )
+        zipped = entry["zip_data"]
+        return PackedReader(
+            dirname=self.local,
+            split="",
+            column_encodings=_same(entry["column_encodings"]),
+            column_names=_same(entry["column_names"]),
+            column_sizes=_same(entry["column_sizes"]),
+            compression=entry["compression"],
+            hashes=_same(entry["hashes"]),
+            raw_data=FileInfo(**entry["raw_data"]),
+            samples=entry["samples"],
+            size_limit=entry["size_limit"],
+            zip_data=FileInfo(**zipped) if zipped else None,
+        )
+
+    def _encodings(self) -> list[list[str]]:
+        return [[f"{encoding}:{self.seq_len + 1}"] for encoding in ENCODINGS]
+
+    def _decompress_shard_part(
+        self, zip_info: FileInfo, zip_filename: str, raw_filename: str, compression: str | None
+    ) -> None:
+        # Two runs that read the same stream folder may unpack the same shard at once; under the library's fixed
+        # temporary name one would truncate the file that the other has just put in place.
+        own = f"{raw_filename}.{secrets.token_hex(4)}"
+        super()._decompress_shard_part(zip_info, zip_filename, own, compression)
+        os.replace(own, raw_filename)
+
+
+_shared: dict[str, list[Any]] = {}
+
+
+def _same(values: list[Any]) -> list[Any]:
+    """One list object for all shards that have equal values."""
+    return _shared.setdefault(repr(values), values)
+
+
+def shard_error(stream: MixtureStream, shard: MDSReader, reason: str) -> UserError:
+    """What to tell the user when a shard cannot be read."""
+    stored = shard.zip_data or shard.raw_data
+    place = f"fetched from {stream.remote}" if stream.remote else f"in {stream.local}"
+    fix = (
+        f"Delete the copies of the shard in {stream.local} and check its remote."
+        if stream.remote
+        else "Build the stream again; python -m corpus.inspect STREAM --verify names every damaged shard."
+    )
+    return UserError(f"stream '{stream.name}', shard {stored.basename} {place}: {reason}", fix=fix)
