@@ -75,7 +75,9 @@ def reference_docs() -> Iterator[Record]:
         # Broken installations have no metadata, old ones keep the description in a header.
         if dist.metadata is not None:
             body = str(dist.metadata.get_payload() or "")  # type: ignore[attr-defined]
-            pages.append((f"packages/{dist.name}", body if body.strip() else str(dist.metadata["Description"] or "")))
+            if not body.strip() and "Description" in dist.metadata:
+                body = str(dist.metadata["Description"])
+            pages.append((f"packages/{dist.name}", body))
     seen: set[str] = set()
     for name, text in sorted(pages):
         text = _valid(text)

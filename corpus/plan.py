@@ -48,6 +48,11 @@ class SourcePlan:
     problem: str | None = None
     """Why it cannot be read now; only known with --online."""
 
+    @property
+    def too_often(self) -> bool:
+        """Whether the phase repeats the source beyond its max_epochs."""
+        return self.epochs is not None and self.max_epochs is not None and self.epochs > self.max_epochs
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -99,7 +104,8 @@ def make_plan(
             recipe, entry.source, source, weight=float(shares[name]), asked=entry.weight,
             drawn=drawn[name] * recipe.seq_len, max_epochs=entry.max_epochs, scaled=max_tokens is not None,
         )  # fmt: skip
-        if plan.epochs is not None and entry.max_epochs is not None and plan.epochs > entry.max_epochs:
+        # On an estimate of ours the plan only warns; the build, which counts, refuses.
+        if plan.too_often and plan.epochs and entry.max_epochs and "tokens_available" not in plan.estimated:
             raise UserError(
                 f"the phase would repeat '{name}' {plan.epochs:.2f} times, more than max_epochs {entry.max_epochs:g}",
                 where=f"recipe '{recipe.name}': key 'mixture.{name}.max_epochs'",
@@ -128,11 +134,7 @@ def _source_plan(
 
     estimated = []
     _, tokens, _ = published_counts(source, recipe.phase)
-    if tokens is None and source.origin.kind == "embedded":
-        text_bytes: int | None = _embedded_bytes(source.origin.name)
-        tokens = int((text_bytes or 0) / source.approx_bytes_per_token)
-        estimated.append("tokens_available")
-    elif tokens is None and source.estimated_tokens is not None:
+    if tokens is None and source.estimated_tokens is not None:
         tokens = source.estimated_tokens
         estimated.append("tokens_available")
     download = next((entry.bytes for entry in source.published if entry.bytes is not None), None)
@@ -176,12 +178,6 @@ def _packed(source: Source) -> bool:
     else:
         names = origin.paths if origin.kind in ("s3", "files") else []
     return any(name.endswith((".gz", ".zst", ".bz2", ".xz")) for name in names)
-
-
-def _embedded_bytes(name: str) -> int:
-    from corpus.embedded import records
-
-    return sum(len(record["text"].encode()) for record in records(name))
 
 
 def measured_rate() -> tuple[float, str]:

@@ -48,6 +48,12 @@ def notes(plan: Plan) -> list[str]:
     for original, stand_in in plan.replaced.items():
         more = f"the recipe changes: see `python -m corpus.sources {stand_in}`"
         lines.append(f"Stand-in: {stand_in} replaces {original} ({more}).")
+    for name, source in plan.sources.items():
+        if source.too_often:
+            lines.append(
+                f"Warning: by our estimate '{name}' is repeated {source.epochs:.1f} times, more than its max_epochs "
+                f"{source.max_epochs:g}; the build refuses that."
+            )
     gated = {source.source: source for source in plan.sources.values() if source.gate}
     for name, source in gated.items():
         instead = f"; ungated stand-in: {source.stand_ins[0]}" if source.stand_ins else ""

@@ -23,17 +23,19 @@ def check_source(source: Source, base_dir: Path, mirror: Path | None = None) -> 
     with tempfile.TemporaryDirectory() as cache:
         config = AcquireConfig(cache=Path(cache), mirror=mirror, base_dir=base_dir)
         results = [check(source, config)]
+        of = [""]
         for name, (origin, file_format) in input_origins(source).items():
             part = {"title": f"{source.title}: {name}", "origin": origin, "format": file_format, "gate": None}
             results.append(check(source.model_copy(update=part), config))
-    bad = next((result for result in results if result.problem), None)
+            of.append(f"{name}, which is joined in: ")
+    bad = next((n for n, result in enumerate(results) if result.problem), None)
     return CheckResult(
         reachable=all(result.reachable for result in results),
         gated=any(result.gated for result in results),
         files=sum(result.files for result in results),
         bytes=sum(result.bytes for result in results),
-        problem=bad.problem if bad else None,
-        fix=bad.fix if bad else None,
+        problem=None if bad is None else f"{of[bad]}{results[bad].problem}",
+        fix=None if bad is None else results[bad].fix,
     )
 
 

@@ -11,12 +11,13 @@ for every kind of parallelism: the family ends at 1.5 B parameters, and a checkp
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from corpus.config import Strict, parse
 from corpus.errors import UserError
@@ -71,15 +72,16 @@ class Record(Strict):
         return f"phase{self.phase:02d}-step{self.step:09d}"
 
 
-class _HashedFile:
+class _HashedFile(io.RawIOBase):
     """A write-only file that hashes what passes through it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         import xxhash
 
+        super().__init__()
         self._stream, self._hash, self._bytes = stream, xxhash.xxh3_128(), 0
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._hash.update(view)
         self._bytes += len(view)
@@ -118,7 +120,7 @@ def write(folder: Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor],
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside / WEIGHTS_FILE)
         with (beside / STATE_FILE).open("wb") as stream:
             hashed = _HashedFile(stream)
-            torch.save(dict(state), hashed)
+            torch.save(dict(state), cast(IO[bytes], hashed))
         files = {WEIGHTS_FILE: _hash(beside / WEIGHTS_FILE), STATE_FILE: hashed.record()}
         record = Record(**facts, files=files)
         content = record.model_dump(mode="json")

@@ -15,7 +15,7 @@ from training.model import Block, MobileLM, cross_entropy
 from training.sizes import ModelConfig
 
 INPUTS, TARGETS, DOCUMENTS, SAMPLES, SOURCES = "input_ids", "labels", "doc_ids", "sample_ids", "source_ids"
-"""Keys of a batch (training/loader.py): the first three are (B, S), DOCUMENTS only with a document mask; the last (B,)."""
+"""Keys of a batch (training/loader.py): three of (B, S), DOCUMENTS only with a document mask, and two of (B,)."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The trainer's command line and what it resolves to: sizes, phases, builds and hyperparameters, checked before torch."""
+"""The trainer's command line and what it resolves to: size, phases, builds, hyperparameters; checked without torch."""
 
 from __future__ import annotations
 
@@ -100,10 +100,16 @@ def parse_args(argv: list[str] | None = None) -> Options:
     what = parser.add_argument_group("what to train")
     what.add_argument("--size", required=True, help="model size (python -m training.sizes lists them)")
     what.add_argument("--recipe", type=Path, help="train this one recipe instead of the size's whole curriculum")
-    what.add_argument("--phases", default="", metavar="A,B", help="train these recipes of the curriculum, in this order")
-    what.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                      help="override a hyperparameter of every phase, e.g. optimizer.lr=1e-3, tokens=1e9, seed=3")  # fmt: skip
-    what.add_argument("--load", type=Path, metavar="RUN", help="start from the weights of a run, checkpoint or .safetensors")
+    what.add_argument(
+        "--phases", default="", metavar="A,B", help="train these recipes of the curriculum, in this order"
+    )
+    what.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a hyperparameter of every phase, e.g. optimizer.lr=1e-3, tokens=1e9, seed=3",
+    )  # fmt: skip
+    what.add_argument(
+        "--load", type=Path, metavar="RUN", help="start from the weights of a run, checkpoint or .safetensors"
+    )
     what.add_argument("--fit-vocab", action="store_true", help="resize the embedding to the recipe's tokenizer")
     where = parser.add_argument_group("where")
     where.add_argument("--data", type=Path, default=Path("data"), help="folder of the builds (default: data)")
@@ -116,15 +122,21 @@ def parse_args(argv: list[str] | None = None) -> Options:
     run.add_argument("--workers", type=_not_negative, default=1, help="data-loading processes per device (default: 1)")
     run.add_argument("--device-batch", type=_device_batch, default="auto", metavar="N|auto",
                      help="sequences per forward pass on each device (default: auto)")  # fmt: skip
-    run.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp", help="replicate (ddp) or shard (fsdp2) the model")
+    run.add_argument(
+        "--parallel", choices=("ddp", "fsdp2"), default="ddp", help="replicate (ddp) or shard (fsdp2) the model"
+    )
     run.add_argument("--precision", choices=("fp32", "amp_bf16"), help="default: amp_bf16 on GPU, fp32 on CPU")
     run.add_argument("--compile", action="store_true", help="torch.compile the model")
     run.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="steps between console lines")
     run.add_argument("--wandb", action="store_true", help="also log to Weights & Biases")
-    run.add_argument("--allow-changed-data", action="store_true", help="resume although the data changed; recorded in the run")
+    run.add_argument(
+        "--allow-changed-data", action="store_true", help="resume although the data changed; recorded in the run"
+    )
     dry = parser.add_argument_group("dry run")
     dry.add_argument("--dry-run", action="store_true", help="print what would be trained, and estimates; needs no GPU")
-    dry.add_argument("--gpus", default="8xH100", metavar="COUNTxNAME", help="hardware of the estimates (default: 8xH100)")
+    dry.add_argument(
+        "--gpus", default="8xH100", metavar="COUNTxNAME", help="hardware of the estimates (default: 8xH100)"
+    )
     values = vars(parser.parse_args(argv))
     if values["recipe"] and values["phases"]:
         parser.error("--recipe and --phases exclude each other")
@@ -163,7 +175,9 @@ def override(recipe: Recipe, settings: Iterable[str], where: str) -> Recipe:
             raise UserError(f"'{setting}' is not KEY=VALUE", where="--set", fix="Write e.g. --set optimizer.lr=1e-3.")
         parts = key.removeprefix("training.").split(".")
         if parts[0] in Recipe.model_fields and parts[0] not in (*TOP_KEYS, "training"):
-            raise UserError(f"'{key}' is fixed by the build", where="--set", fix=f"Change it in {where} and build again.")
+            raise UserError(
+                f"'{key}' is fixed by the build", where="--set", fix=f"Change it in {where} and build again."
+            )
         level: Any = data if parts[0] in TOP_KEYS else data["training"]
         for part in parts[:-1]:
             level = level.get(part) if isinstance(level, dict) else None
@@ -194,7 +208,11 @@ def resolve(options: Options) -> list[Phase]:
     Recipes that are not built are all named at once, with the commands that build them.
     """
     size = get_size(options.size)
-    paths = [options.recipe] if options.recipe else [_recipe_path(name) for name in options.phases or CURRICULA[size.family]]
+    paths = (
+        [options.recipe]
+        if options.recipe
+        else [_recipe_path(name) for name in options.phases or CURRICULA[size.family]]
+    )
     recipes = [load_recipe(path) for path in paths]
     unbuilt = [
         f"python -m corpus.build {path}{_out(options.data)}"
@@ -287,7 +305,9 @@ def check_device(options: Options) -> None:
     import torch
 
     if options.precision == "amp_bf16" and not torch.cuda.is_available():
-        raise UserError("amp_bf16 needs a GPU, and torch sees none", where="--precision", fix="Leave it out, or use fp32.")
+        raise UserError(
+            "amp_bf16 needs a GPU, and torch sees none", where="--precision", fix="Leave it out, or use fp32."
+        )
     if torch.cuda.is_available() and local_world_size() > torch.cuda.device_count():
         raise UserError(
             f"{local_world_size()} processes on a node with {torch.cuda.device_count()} GPUs",

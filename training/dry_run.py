@@ -36,13 +36,18 @@ def report(options: Options, phases: list[Phase]) -> str:
         lines.append(f"  {count} is not among them: it cannot share every phase's global batch evenly")
     days = 0.0
     for phase in phases:
-        days += phase.recipe.tokens * flops_per_token(phase.model, phase.recipe.seq_len) / (ASSUMED_MFU * flops * count) / 86_400
+        days += (
+            phase.recipe.tokens
+            * flops_per_token(phase.model, phase.recipe.seq_len)
+            / (ASSUMED_MFU * flops * count)
+            / 86_400
+        )
     shards = count if options.parallel == "fsdp2" else 1
     state = parameters * BYTES_PER_PARAMETER / shards / 1e9
     capacity = next((size for known, size in MEMORY.items() if known.lower() in name.lower()), None)
     room = f" of {capacity} GB" if capacity else ""
     lines += [
-        f"on {count} x {name} at {flops / 1e12:.0f} TFLOP/s peak and an assumed MFU of {ASSUMED_MFU:.0%} ({options.parallel}):",
+        f"on {count} x {name} ({options.parallel}), {flops / 1e12:.0f} TFLOP/s peak, assumed MFU {ASSUMED_MFU:.0%}:",
         f"  time: {days:.2f} days" if days >= 1 else f"  time: {days * 24:.2f} hours",
         f"  memory for weights, gradients and Adam: {state:.1f} GB{room} per device; activations come on top",
         f"  checkpoint: {parameters * 12 / 1e9:.1f} GB each, {options.keep} kept",
@@ -53,7 +58,8 @@ def report(options: Options, phases: list[Phase]) -> str:
 def common_worlds(phases: list[Phase]) -> list[int]:
     """Numbers of processes that every phase can run on, with PER_NODE on each of several nodes."""
     each = [
-        legal_world_sizes(phase.recipe.training.global_batch, phase.recipe.training.canonical_nodes, PER_NODE) for phase in phases
+        legal_world_sizes(phase.recipe.training.global_batch, phase.recipe.training.canonical_nodes, PER_NODE)
+        for phase in phases
     ]
     return sorted(set(each[0]).intersection(*each[1:]))
 
@@ -69,15 +75,16 @@ def hardware(text: str) -> tuple[int, str, float]:
 def _phase_lines(phase: Phase) -> list[str]:
     recipe, manifest = phase.recipe, phase.manifest
     training, schedule = recipe.training, recipe.training.schedule
+    optimizer = training.optimizer
     marks = sorted({1, max(1, schedule.warmup_steps), phase.steps // 2 or 1, phase.steps})
-    rates = ", ".join(f"{mark:,}: {training.optimizer.lr * lr_factor(schedule, mark - 1, phase.steps):.3e}" for mark in marks)
+    rates = ", ".join(f"{mark:,}: {optimizer.lr * lr_factor(schedule, mark - 1, phase.steps):.3e}" for mark in marks)
     lines = [
         f"phase {phase.index + 1}: {recipe.name} ({phase.path})",
         f"  tokens: {recipe.tokens:,} = {phase.steps:,} steps of {training.global_batch:,} x {recipe.seq_len:,}",
-        f"  schedule: {schedule.kind}, {schedule.warmup_steps:,} steps of warm-up, to {schedule.final_fraction:g} of the peak",
+        f"  schedule: {schedule.warmup_steps:,} steps of warm-up, then {schedule.kind} to {schedule.final_fraction:g}",
         f"  learning rate at step {rates}",
-        f"  AdamW {training.optimizer.betas}, eps {training.optimizer.eps:g}, decay {training.optimizer.weight_decay:g}, "
-        f"clip {training.optimizer.clip_norm}, seed {recipe.seed}",
+        f"  AdamW betas {optimizer.betas}, eps {optimizer.eps:g}, decay {optimizer.weight_decay:g}, "
+        f"clip {optimizer.clip_norm}, seed {recipe.seed}",
         f"  data: {manifest.fingerprint[:12]}, " + ", ".join(
             f"{name} {source.weight:.2%} ({source.epochs:.2f} epochs)" for name, source in manifest.sources.items()
         ),

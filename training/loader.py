@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from corpus.errors import UserError
 from training.elastic import check_resume, check_world, fingerprint_fields
 from training.mixture import Cycle, arrange_epoch, plan_epochs
-from training.shm import claim, die_with_parent
+from training.shm import Ownership, die_with_parent, register
 from training.stream import MixtureStream, shard_error
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,16 @@ class ShardIndex:
 
 
 @contextmanager
-def _small_index() -> Iterator[None]:
-    # The library builds its index inside a constructor that offers no other seam; for 1e9 samples it takes 8 GB and
-    # half a minute in every rank.
-    stock = streaming_dataset.Spanner
-    streaming_dataset.Spanner = ShardIndex
+def _seams(ownership: Ownership) -> Iterator[None]:
+    # The library's constructor offers no other seam for these two: its index of samples takes 8 GB and half a minute
+    # per rank at 1e9 samples, and its search for a shared-memory number is a race (see training/shm.py).
+    stock = streaming_dataset.Spanner, streaming_dataset.get_shm_prefix
+    streaming_dataset.Spanner = ShardIndex  # type: ignore[misc, assignment]
+    streaming_dataset.get_shm_prefix = lambda *_: (ownership.number, ownership.segment)
     try:
         yield
     finally:
-        streaming_dataset.Spanner = stock
+        streaming_dataset.Spanner, streaming_dataset.get_shm_prefix = stock  # type: ignore[misc]
 
 
 class MixtureDataset(StreamingDataset):
@@ -113,7 +114,7 @@ class MixtureDataset(StreamingDataset):
         of another seq_len, a world size that does not divide the batch, and cache folders in use.
         """
         world = World.detect()
-        device_batch = check_world(global_batch, canonical_nodes, world.num_nodes, world.ranks_per_node)
+        self.device_batch = check_world(global_batch, canonical_nodes, world.num_nodes, world.ranks_per_node)
         if cache_limit is not None and any(source.remote is None for source in sources):
             raise UserError(
                 "a cache limit would delete shards of a stream that has no remote to fetch them from again",
@@ -145,13 +146,12 @@ class MixtureDataset(StreamingDataset):
         self._ready: set[int] = set()
         streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
         made_group = maybe_init_dist()
+        self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
         try:
-            folders = [str(stream.local) for stream in streams]
-            with claim(folders, [s.remote for s in sources], leader=world.is_local_leader) as ownership, _small_index():
-                self._ownership = ownership
+            with _seams(self._ownership):
                 super().__init__(
                     streams=streams,
-                    batch_size=device_batch,
+                    batch_size=self.device_batch,
                     cache_limit=cache_limit,
                     num_canonical_nodes=canonical_nodes,
                     shuffle=True,
@@ -161,18 +161,17 @@ class MixtureDataset(StreamingDataset):
                     shuffle_seed=seed,
                     validate_hash="xxh64",
                 )
-                if self._shm_prefix_int != ownership.number:
-                    raise UserError("another program took this run's shared memory while it started", fix="Try again.")
-                self._check_present()
-        except UserError:
-            raise
+            self._check_present()
         except (ValueError, OSError) as error:
+            self._ownership.release()
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"the streams cannot be opened: {error}") from error
         finally:
             if made_group:
                 dist.destroy_process_group()
         # Lets node counts unrelated to the canonical nodes read the same order (see training/elastic.py).
-        self.initial_physical_nodes = canonical_nodes
+        self.initial_physical_nodes = canonical_nodes  # type: ignore[assignment]
         self._source_ends = np.cumsum(self.samples_per_stream).tolist()
         self._cycles = [
             Cycle(name, self.samples_per_shard[start : start + count], seed)
@@ -189,7 +188,7 @@ class MixtureDataset(StreamingDataset):
 
     def __len__(self) -> int:
         """Samples that this rank gets over the whole phase."""
-        return self.plan.total_steps * self.batch_size
+        return self.plan.total_steps * self.device_batch
 
     def close(self) -> None:
         """Give up the cache folders, so that another dataset of this process can use them."""
@@ -330,7 +329,7 @@ class MixtureDataset(StreamingDataset):
         shard_id, _ = self.spanner[sample_id]
         name = self.source_names[self.stream_per_shard[shard_id]]
         state = STATE_WORDS.get(int(self._shard_states[shard_id]), "unknown")
-        return f"stream '{name}', shard {self.shards[shard_id].raw_data.basename} ({state})"
+        return f"stream '{name}', shard {self.shards[shard_id].file_pairs[0][0].basename} ({state})"
 
 
 @dataclass(frozen=True)
@@ -425,7 +424,7 @@ def build_loader(
     )
     return MixtureLoader(
         dataset,
-        batch_size=dataset.batch_size,
+        batch_size=dataset.device_batch,
         collate_fn=Collator(bos_id, eos_id, document_mask),
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,

@@ -1,4 +1,4 @@
-"""The optimiser and the learning-rate curve: AdamW as the papers ran it, and a rate that is a pure function of the step."""
+"""The optimiser and the learning rate: AdamW as the papers ran it, and a curve that is a pure function of the step."""
 
 from __future__ import annotations
 

@@ -70,4 +70,6 @@ def peak_of(device: torch.device) -> Peak:
         float((matrix @ matrix)[0, 0])
         best = min(best, time.perf_counter() - start)
     flops = 2 * MEASURED_SIZE**3 / best
-    return Peak(flops, f"measured here: product of {MEASURED_SIZE}x{MEASURED_SIZE} {str(dtype).removeprefix('torch.')} matrices")
+    return Peak(
+        flops, f"measured here: product of {MEASURED_SIZE}x{MEASURED_SIZE} {str(dtype).removeprefix('torch.')} matrices"
+    )

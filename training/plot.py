@@ -57,10 +57,16 @@ def draw(runs: dict[str, Rows], to: Path) -> Path:
         loss.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
         loss.plot(steps, smooth(losses, window), color=colour, label=name)
         for index, source in enumerate(sorted({source for row in rows for source in row["sources"]})):
-            points = [(step, row["sources"][source]) for step, row in zip(steps, rows, strict=True) if source in row["sources"]]
+            points = [
+                (step, row["sources"][source])
+                for step, row in zip(steps, rows, strict=True)
+                if source in row["sources"]
+            ]
             label = source if len(runs) == 1 else f"{name}: {source}"
             curve = smooth([value for _, value in points], max(1, len(points) // SMOOTH))
-            sources.plot([step for step, _ in points], curve, color=f"C{index % 10}", linestyle=STYLES[number % 4], label=label)
+            sources.plot(
+                [step for step, _ in points], curve, color=f"C{index % 10}", linestyle=STYLES[number % 4], label=label
+            )
         rate.plot(steps, [row["lr"] for row in rows], color=colour, label=name)
         speed.plot(steps, smooth([row["tokens_per_s"] for row in rows], window), color=colour, label=name)
     titles = ("loss", "loss per source (smoothed)", "learning rate", "tokens/s (smoothed)")

@@ -1,4 +1,4 @@
-"""One of the processes that train: how it reports errors, hears that it should stop, and acts together with the others."""
+"""One of the training processes: how it reports errors, hears that it should stop, and acts with the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT_SECONDS = 10.0
 def reported_once() -> Iterator[None]:
     """Like `corpus.errors.command`, but an error that all processes of a machine meet is printed by the first alone.
 
-    The launcher ends the others as soon as the first has exited; one that met an error of its own prints it after a wait.
+    The launcher ends the others once the first has exited; one that met an error of its own prints it after a wait.
     """
     with command():
         try:

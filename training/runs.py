@@ -1,10 +1,10 @@
 """A run's folder: what it trains, with what, and the lock that keeps two commands from training it at once.
 
-    RUN/run.json            size, resolved phases, and one entry per start: command, versions, git state, processes
-    RUN/manifest.json       of the phase being trained; manifests/ holds every phase's
-    RUN/tokenizer/          tokenizer.json and meta.json
-    RUN/metrics.jsonl       one line per optimiser step
-    RUN/checkpoints/  RUN/tensorboard/  RUN/loss.png
+RUN/run.json            size, resolved phases, and one entry per start: command, versions, git state, processes
+RUN/manifest.json       of the phase being trained; manifests/ holds every phase's
+RUN/tokenizer/          tokenizer.json and meta.json
+RUN/metrics.jsonl       one line per optimiser step
+RUN/checkpoints/  RUN/tensorboard/  RUN/loss.png
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ def git_state() -> dict[str, Any] | None:
     here = Path(__file__).resolve().parent
     try:
         commit, status = (
-            subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=True, timeout=10).stdout
+            subprocess.run(
+                ["git", "-C", here, *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
             for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.SubprocessError):

@@ -16,13 +16,15 @@ import logging
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from streaming.base.constant import SHM_TO_CLEAN
-from streaming.base.shared.prefix import _check_and_find_retrying
+from streaming.base.constant import LOCALS, SHM_TO_CLEAN
+from streaming.base.shared import SharedMemory
+from streaming.base.shared.prefix import _check_and_find_retrying, _get_path, _pack_locals
+from streaming.base.world import World
 from torch import distributed as dist
 
 from corpus.errors import UserError
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, where segments live by definition
 START_LOCK = "mixture_loader_start"
-START_LOCK_SECONDS = 60.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -64,87 +65,105 @@ def remove_stale() -> list[int]:
 
 
 class Ownership:
-    """This process's hold on a number; it lasts until the process and the workers it forked are gone."""
+    """A run's number on this machine, held until this process and the workers it forked are gone."""
 
-    def __init__(self, number: int, *, leader: bool) -> None:
-        """Take the shared lock of `number`; the local leader makes the owner file, which other ranks must find."""
+    def __init__(self, number: int, segment: SharedMemory, *, leader: bool) -> None:
+        """`segment` is the library's record of the run's folders; the local leader has made it, other ranks joined."""
         self.number = number
-        self.path = SHM / f"{number:06}_owner"
+        self.segment = segment
+        self._path = _owner_file(number)
         self._leader = leader
-        self._fd: int | None = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if leader else 0), 0o644)
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._fd: int | None = _hold(self._path, create=leader)
         if leader:
-            # After the library's own exit handlers; forked workers leave without running any.
+            # Forked workers leave without running exit handlers, so only the leader removes its file.
             atexit.register(self.release)
 
     def release(self) -> None:
         """Let go; the leader also removes the owner file. Harmless when repeated."""
         if self._fd is not None:
             if self._leader:
-                self.path.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = None
 
 
-@contextmanager
-def claim(locals_: Sequence[str], remotes: Sequence[str | None], *, leader: bool) -> Iterator[Ownership]:
-    """Settle the number that a StreamingDataset made inside the block will get, and own it before it exists.
+def register(folders: Sequence[str], remotes: Sequence[str | None], world: World) -> Ownership:
+    """Settle and own the number of this node's shared memory, before any of it exists; call on all ranks together.
 
-    Call on all ranks together; `leader` is true on one rank of each machine, which holds a machine-wide lock meanwhile,
-    so that runs starting at the same moment do not settle on the same number. Raises UserError when a live run uses
-    one of the cache folders `locals_` (only folders with a remote are caches).
+    Stands in for the library's own search, in which runs that start at once (or two nodes of one run on the same
+    machine) settle on the same number. Every rank raises UserError when a live run uses one of the `folders` that
+    cache a remote; `folders` and `remotes` are per stream.
     """
-    with _start_lock() if leader else nullcontext():
-        if leader:
-            removed = remove_stale()
-            if removed:
-                log.info("removed the shared memory of %d dead run(s)", len(removed))
-        _barrier()
-        try:
-            number = max(
-                _check_and_find_retrying(list(locals_), list(remotes), shm_name=name, retry=20) for name in SHM_TO_CLEAN
-            )
-        except ValueError:
-            raise UserError(
-                "a live run already uses one of these cache folders: " + ", ".join(locals_),
-                fix="Give this run another cache folder, or stop the other one.",
-            ) from None
-        _barrier()
-        if leader:
-            ownership = Ownership(number, leader=True)
-        _barrier()
-        if not leader:
-            ownership = Ownership(number, leader=False)
-        try:
-            yield ownership
-        except BaseException:
-            ownership.release()
-            raise
+    found: int | UserError | None = None
+    ownership: Ownership | None = None
+    if world.is_local_leader:
+        with _start_lock():
+            try:
+                ownership = _lead(list(folders), list(remotes))
+                found = ownership.number
+            except UserError as error:
+                found = error
+    for node, result in _gather((world.node, found)):
+        if isinstance(result, UserError):
+            raise result
+        if node == world.node and result is not None and ownership is None:
+            segment = SharedMemory(_get_path(result, LOCALS), False)
+            ownership = Ownership(result, segment, leader=False)
+    # The leader may end at any time from here on, but not before everyone has joined.
+    _gather(None)
+    assert ownership is not None, "every node has a local leader"
+    return ownership
 
 
-def _barrier() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
+def _lead(folders: list[str], remotes: list[str | None]) -> Ownership:
+    removed = remove_stale()
+    if removed:
+        log.info("removed the shared memory of %d dead run(s)", len(removed))
+    try:
+        number = max(_check_and_find_retrying(folders, remotes, shm_name=name, retry=20) for name in SHM_TO_CLEAN)
+    except ValueError:
+        cached = [folder for folder, remote in zip(folders, remotes, strict=True) if remote is not None]
+        raise UserError(
+            "a live run already uses one of these cache folders: " + ", ".join(cached),
+            fix="Give this run other cache folders, or stop the other run.",
+        ) from None
+    # The file comes first: whatever a kill leaves behind from here on has an owner file.
+    held = _hold(_owner_file(number), create=True)
+    data = _pack_locals(folders, number)
+    segment = SharedMemory(_get_path(number, LOCALS), True, len(data))
+    segment.buf[: len(data)] = data
+    ownership = Ownership(number, segment, leader=True)
+    os.close(held)
+    return ownership
+
+
+def _owner_file(number: int) -> Path:
+    return SHM / f"{number:06}_owner"
+
+
+def _hold(path: Path, *, create: bool) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def _gather(value: Any) -> list[Any]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
 def _start_lock() -> Iterator[None]:
+    """One run at a time on this machine settles its number."""
     path = SHM / START_LOCK
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    deadline = time.monotonic() + START_LOCK_SECONDS
     try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                # Two jobs that span the same two nodes could each hold one node's lock and wait for the other's.
-                if time.monotonic() > deadline:
-                    log.warning("another run has been starting for %.0f s; no longer waiting", START_LOCK_SECONDS)
-                    break
-                time.sleep(0.02)
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

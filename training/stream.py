@@ -124,9 +124,10 @@ def _same(values: list[Any]) -> list[Any]:
     return _shared.setdefault(repr(values), values)
 
 
-def shard_error(stream: MixtureStream, shard: MDSReader, reason: str) -> UserError:
+def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:
     """What to tell the user when a shard cannot be read."""
-    stored = shard.zip_data or shard.raw_data
+    raw, zipped = shard.file_pairs[0]
+    stored = zipped or raw
     place = f"fetched from {stream.remote}" if stream.remote else f"in {stream.local}"
     fix = (
         f"Delete the copies of the shard in {stream.local} and check its remote."

@@ -98,11 +98,15 @@ class Lock:
         """Take it together with other sharers (from exclusive: let them in)."""
         fcntl.flock(self._handle, fcntl.LOCK_SH)
 
+    def release(self) -> None:
+        """Let others have it; it can be taken again."""
+        fcntl.flock(self._handle, fcntl.LOCK_UN)
+
     def close(self) -> None:
         """Give it back. Unlocks explicitly: a forked child may hold a copy of the handle."""
         if self._handle >= 0:
             with contextlib.suppress(OSError):
-                fcntl.flock(self._handle, fcntl.LOCK_UN)
+                self.release()
             os.close(self._handle)
             self._handle = -1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +74,9 @@ def _store(where: str) -> Any:
         raise UserError("reading s3:// needs s3fs", where=where, fix="Run `pip install 'mobilecorpus[s3]'`.") from None
     # Public buckets need no login; without credentials signing would fail before the store is asked.
     anonymous = botocore.session.Session().get_credentials() is None
-    return s3fs.S3FileSystem(anon=anonymous, use_listings_cache=False)
+    # Given, though botocore reads it too: s3fs reuses an instance made with the same arguments.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    return s3fs.S3FileSystem(anon=anonymous, endpoint_url=endpoint, use_listings_cache=False)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,6 @@ class Prefetcher:
             try:
                 remote.bring_here(source, listing, file, self._config, pin=False, cancelled=self._stop.is_set)
             except Cancelled:
-                return
+                continue
             except (UserError, OSError) as error:
                 log.info("not fetched ahead: %s", error)

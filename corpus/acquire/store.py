@@ -70,6 +70,7 @@ def obtain(
                     bring(entry)
         return entry.target
     lock = Lock(lock_path(entry.config.cache, entry.path))
+    patience = _Patience(entry)
     held = False
     try:
         while True:
@@ -82,9 +83,17 @@ def obtain(
                     held = True
                 return entry.target
             lock.exclusive()
-            if not entry.complete:
-                _reserve(entry, demand=pin, cancelled=cancelled)
+            if entry.complete:
+                continue
+            _check_limit(entry)
+            if _reserve(entry, demand=pin):
                 bring(entry)
+            else:
+                # Whoever waits for space must hold nothing: a unit may need this file more than we do.
+                lock.release()
+                if cancelled():
+                    raise Cancelled
+                patience.wait()
     finally:
         if not held:
             lock.close()
@@ -141,36 +150,50 @@ def _touch(book: dict[str, Any], path: str) -> None:
         book["files"][path]["used"] = book["tick"]
 
 
-def _reserve(entry: Entry, *, demand: bool, cancelled: Callable[[], bool]) -> None:
-    """Count the file's bytes before they come, making room if need be; waits for files in use.
-
-    ``demand``: a unit waits for it, so that files fetched ahead for later units may go as well.
-    """
+def _check_limit(entry: Entry) -> None:
     limit = entry.config.cache_limit
     if limit is not None and (entry.size is None or entry.size > limit):
         size = "of unknown size" if entry.size is None else f"{entry.size:,} bytes long"
         raise UserError(
             f"the file is {size}, but --cache-limit is {limit:,}", where=entry.where, fix="Raise --cache-limit."
         )
-    seen, since = -1, time.monotonic()
-    while True:
-        with _ledger(entry.config.cache) as book:
-            others = sum(file["size"] for path, file in book["files"].items() if path != entry.path)
-            over = 0 if limit is None else others + (entry.size or 0) - limit
-            if over > 0:
-                over -= _make_room(entry.config.cache, book, over, demand)
-            if over <= 0:
-                book["files"][entry.path] = {"size": entry.size or 0, "used": 0}
-                _touch(book, entry.path)
-                return
-            if book["tick"] != seen:
-                seen, since = book["tick"], time.monotonic()
-        if cancelled():
-            raise Cancelled
-        if time.monotonic() - since > STALL_SECONDS:
+
+
+def _reserve(entry: Entry, *, demand: bool) -> bool:
+    """Count the file's bytes before they come, making room if need be; False when there is none yet.
+
+    ``demand``: a unit waits for it, so that files fetched ahead for later units may go as well.
+    """
+    limit = entry.config.cache_limit
+    with _ledger(entry.config.cache) as book:
+        if not demand and entry.path not in book["needs"]:
+            raise Cancelled  # the units that wanted it got it themselves and are done
+        others = sum(file["size"] for path, file in book["files"].items() if path != entry.path)
+        over = 0 if limit is None else others + (entry.size or 0) - limit
+        if over > 0 and over > _make_room(entry.config.cache, book, over, demand):
+            return False
+        book["files"][entry.path] = {"size": entry.size or 0, "used": 0}
+        _touch(book, entry.path)
+        return True
+
+
+class _Patience:
+    """Waits for space as long as somebody makes progress."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry, self._tick, self._since = entry, -1, time.monotonic()
+
+    def wait(self) -> None:
+        """Sleep a little; raises UserError when nothing moved for STALL_SECONDS."""
+        with _ledger(self._entry.config.cache) as book:
+            tick = book["tick"]
+        now = time.monotonic()
+        if tick != self._tick:
+            self._tick, self._since = tick, now
+        if now - self._since > STALL_SECONDS:
             raise UserError(
-                f"waited {STALL_SECONDS / 60:.0f} minutes for {over:,} bytes of the cache",
-                where=entry.where,
+                f"waited {STALL_SECONDS / 60:.0f} minutes for {self._entry.size:,} bytes of the cache",
+                where=self._entry.where,
                 fix="Raise --cache-limit, or use fewer workers: each needs room for the files of its unit.",
             )
         time.sleep(WAIT)

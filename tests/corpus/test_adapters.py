@@ -88,7 +88,10 @@ GOOD = [
     ),
     (
         "tulu3_sft_olmo2",
-        {"id": "1", "messages": [{"role": "system", "content": "Be kind."}, *CHAT, {"role": "assistant", "content": "4"}]},
+        {
+            "id": "1",
+            "messages": [{"role": "system", "content": "Be kind."}, *CHAT, {"role": "assistant", "content": "4"}],
+        },
         "System: Be kind.\n\nUser: 2+2?\n\nAssistant: 4",
     ),
     (
@@ -96,8 +99,16 @@ GOOD = [
         {"problem": "2+2?", "generated_solution": "<think>..</think>4", "pass_rate_72b_tir": "n/a"},
         "User: 2+2?\n\nAssistant: <think>..</think>4",
     ),
-    ("open_science_reasoning_2", {"input": "Pick.", "output": "A", "expected_answer": "A"}, "User: Pick.\n\nAssistant: A"),
-    ("open_code_reasoning_2", {"question": "Sort.", "r1_generation": "sorted(x)"}, "User: Sort.\n\nAssistant: sorted(x)"),
+    (
+        "open_science_reasoning_2",
+        {"input": "Pick.", "output": "A", "expected_answer": "A"},
+        "User: Pick.\n\nAssistant: A",
+    ),
+    (
+        "open_code_reasoning_2",
+        {"question": "Sort.", "r1_generation": "sorted(x)"},
+        "User: Sort.\n\nAssistant: sorted(x)",
+    ),
 ]
 
 
@@ -128,7 +139,11 @@ BAD = [
     ("arc_easy", {"question": "Q", "choices": {"text": ["x"], "label": ["A", "B"]}, "answerKey": "A"}, "bad_choices"),
     ("arc_easy", {"question": "Q", "choices": {"text": "x", "label": "A"}, "answerKey": "A"}, "bad_choices"),
     ("arc_easy", {"question": "Q", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "D"}, "unknown_answer_key"),
-    ("arc_easy", {"question": "Q", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "yes"}, "unknown_answer_key"),
+    (
+        "arc_easy",
+        {"question": "Q", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "yes"},
+        "unknown_answer_key",
+    ),
     ("arc_easy", {"question": "Q", "choices": {"text": [None], "label": ["A"]}, "answerKey": "A"}, "not_text"),
     ("arc_easy", {"question": "Q", "choices": {"text": [""], "label": ["A"]}, "answerKey": "A"}, "empty_answer"),
     ("arc_easy", {"question": "Q", "answerKey": "A"}, "missing_field"),
@@ -191,5 +206,7 @@ def test_paths_descend_into_objects_and_lists_and_no_further():
 
 def test_the_template_is_part_of_what_is_hashed():
     one = ADAPTER.validate_python({"shape": "question_answer"}).model_dump(mode="json")
-    other = ADAPTER.validate_python({"shape": "question_answer", "template": "{question} {answer}"}).model_dump(mode="json")
+    other = ADAPTER.validate_python({"shape": "question_answer", "template": "{question} {answer}"}).model_dump(
+        mode="json"
+    )
     assert one != other

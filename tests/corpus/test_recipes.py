@@ -31,10 +31,12 @@ SUMS = {
 }  # fmt: skip
 REPETITION = {  # weight x 2000B / tokens, as computed from the printed tables
     "r1_phase1": dict(
-        starcoder=0.84, open_web_math=6.59, fineweb_edu=1.01, wiki=15.8, arxiv=3.85, stackexchange=7.78, algebraic_stack=5.21
+        starcoder=0.84, open_web_math=6.59, fineweb_edu=1.01, wiki=15.8, arxiv=3.85, stackexchange=7.78,
+        algebraic_stack=5.21,
     ),
     "r1_phase1_paper": dict(
-        starcoder=0.81, open_web_math=11.0, fineweb_edu=0.98, wiki=27.2, arxiv=4.54, stackexchange=5.13, algebraic_stack=3.57
+        starcoder=0.81, open_web_math=11.0, fineweb_edu=0.98, wiki=27.2, arxiv=4.54, stackexchange=5.13,
+        algebraic_stack=3.57,
     ),
     "r1_phase2": dict(
         starcoder=0.04, open_web_math=37.0, fineweb_edu=0.84, wiki=0.76, arxiv=0.94, stackexchange=0.88,

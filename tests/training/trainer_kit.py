@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def recipe_dict(name: str, steps: int, **training: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def build(folder: Path, name: str = "mix", steps: int = 24, samples: tuple[int, int] = (150, 40), **training: Any) -> Path:
+def build(
+    folder: Path, name: str = "mix", steps: int = 24, samples: tuple[int, int] = (150, 40), **training: Any
+) -> Path:
     """Write recipe, streams and manifest below `folder`; returns the recipe's path."""
     path = folder / "recipes" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +74,11 @@ def manifest_of(recipe: Recipe, samples: tuple[int, int]) -> Manifest:
         name: ManifestSource(
             source=name, stream=f"../streams/{name}-{count}", stream_fingerprint=f"{count:064x}", revision="1",
             licence="CC0-1.0", redistributable=True, documents=Documents(read=count, kept=count),
-            tokens=count * (recipe.seq_len + 1), samples=count, text_bytes=count, weight_asked=recipe.mixture[name].weight,
+            tokens=count * (recipe.seq_len + 1), samples=count, text_bytes=count,
+            weight_asked=recipe.mixture[name].weight,
             weight=shares[name], samples_drawn=round(recipe.samples * shares[name]),
-            tokens_drawn=round(recipe.samples * shares[name]) * recipe.seq_len, epochs=recipe.samples * shares[name] / count,
+            tokens_drawn=round(recipe.samples * shares[name]) * recipe.seq_len,
+            epochs=recipe.samples * shares[name] / count,
         )
         for name, count in zip("ab", samples, strict=True)
     }  # fmt: skip
@@ -95,13 +100,16 @@ class Ranks:
 
     def __init__(self, arguments: list[str], processes: int, log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["training.run", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"])
+        context.set_forkserver_preload(
+            ["training.run", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"]
+        )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.log = log
         self.processes = [
-            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log))) for rank in range(processes)
+            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log)))
+            for rank in range(processes)
         ]
         for process in self.processes:
             process.start()
@@ -143,6 +151,11 @@ def _rank(arguments: list[str], rank: int, world: int, port: int, log: str) -> N
     os.dup2(stream, 2)
     facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "NODE_RANK": 0}
     os.environ.update({key: str(value) for key, value in facts.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    # The launcher's processes fork their data workers; a child of a fork server would start another server for them.
+    multiprocessing.set_start_method("fork", force=True)
+    # Nor do they share one tracker of shared memory.
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
     sys.argv = ["train.py", *arguments]
     from training.train import main
 
@@ -157,4 +170,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def trajectory(run: Path) -> list[tuple[Any, ...]]:
     """What must be equal between two runs of the same command: samples, loss and rate of every step."""
-    return [(r["phase"], r["step"], r["samples"], r["loss"], r["lr"], tuple(r["sources"].items())) for r in metrics(run)]
+    return [
+        (r["phase"], r["step"], r["samples"], r["loss"], r["lr"], tuple(r["sources"].items())) for r in metrics(run)
+    ]

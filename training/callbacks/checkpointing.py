@@ -35,7 +35,7 @@ class Start:
     path: Path | None = None
     """Checkpoint or weights file to read; None starts from random weights."""
     record: Record | None = None
-    """Set when `path` is a checkpoint of this very phase, to continue exactly; else only weights (and optimiser) count."""
+    """Set when `path` is a checkpoint of this very phase, to continue exactly; else it only gives starting values."""
     optimizer: bool = False
     """Take over the optimiser state of an earlier phase."""
 
@@ -98,7 +98,7 @@ class Checkpointer(Callback):
         apply_settings(state.optimizers[0], self.phase.recipe.training.optimizer)
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Restore the random states where the saved run had them: after the loader started, before the first forward."""
+        """Restore the random states where the saved run had them: the loader has started, no forward has run."""
         if self._random_states is not None:
             reproducibility.load_rng_state(self._random_states)
             self._random_states = None

@@ -1,4 +1,4 @@
-"""Metrics of every step: a JSON line, TensorBoard, a console line each interval, and the digest of the batch's samples."""
+"""Metrics of every step: a JSON line, TensorBoard, a console line each interval, the digest of the batch's samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from corpus.files import write_json
 from training.composer_model import SAMPLES, SOURCES, TrainingModel
 from training.peak import Peak
 from training.runs import RunFolder
-
 
 SCALARS = ("loss", "lr", "tokens_per_s", "mfu", "data_wait")
 """Fields of a row that TensorBoard and Weights & Biases get."""
@@ -102,7 +101,7 @@ class StepMetrics(Callback):
         if not same:
             raise UserError(
                 "the loader drew other samples than the checkpoint expects", where=str(self.run.root),
-                fix="Check that the streams under --data are those the run began with (python -m corpus.inspect --verify).",
+                fix="Check the streams under --data: python -m corpus.inspect DATA/RECIPE --verify.",
             )  # fmt: skip
 
     def batch_end(self, state: State, logger: Logger) -> None:
@@ -143,7 +142,7 @@ class StepMetrics(Callback):
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._file is not None
-        # The line must be in the kernel's hands before the checkpoint of this step is: a resumed run only cuts rows off.
+        # The line must be in the kernel's hands before this step's checkpoint: a resumed run only cuts rows off.
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         step = row["step"]

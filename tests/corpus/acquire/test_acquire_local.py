@@ -136,25 +136,31 @@ def test_a_mirror_replaces_hub_urls_and_s3(tmp_path, make_source):
 
 
 def test_embedded_text_is_written_once_and_is_the_same_every_time(tmp_path, config, make_source):
-    source = make_source(EmbeddedOrigin(name="docstring_qa"))
+    source = make_source(EmbeddedOrigin(name="stdlib_code"))
     listing = list_files(source, config)
     path = fetch(source, listing, listing.files[0], config)
     assert listing.files[0].name == "part-00000.jsonl"
     before = path.stat().st_mtime_ns
     assert list_files(source, config) == listing
     assert path.stat().st_mtime_ns == before
-    again = AcquireConfig(cache=tmp_path / "other")
-    assert list_files(source, again).revision == listing.revision
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len({record["id"] for record in records}) == len(records) > 2000
-    answers = [record["text"] for record in records if "`json.dumps(obj, " in record["text"]]
-    assert len(answers) == 1
-    assert answers[0].startswith("Question: What does `json.dumps(obj, *, ")
-    assert "\nAnswer: Serialize ``obj`` to a JSON formatted" in answers[0]
-    assert not any("(self" in record["text"].splitlines()[0] for record in records)
     path.write_bytes(b"damaged")
     assert list_files(source, config) == listing
     assert path.stat().st_size == listing.files[0].size
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    paths = [record["path"] for record in records]
+    assert paths == sorted(set(paths))
+    assert "json/__init__.py" in paths
+    assert not any("site-packages" in path for path in paths)
+    assert sum(len(record["text"]) for record in records) > 8_000_000
+
+
+def test_questions_about_the_library_are_answered_by_its_docstrings():
+    records = list(embedded.records("docstring_qa"))
+    assert len({record["id"] for record in records}) == len(records) > 2000
+    (answer,) = [record["text"] for record in records if "`json.dumps(" in record["text"]]
+    assert answer.startswith("Question: What does `json.dumps(obj, *, skipkeys=False, ")
+    assert "\nAnswer: Serialize ``obj`` to a JSON formatted" in answer
+    assert any("`logging.Logger.info(msg, *args, **kwargs)`" in record["text"] for record in records)
 
 
 def test_reference_docs_have_topics_modules_and_packages_without_repeats():
@@ -162,12 +168,3 @@ def test_reference_docs_have_topics_modules_and_packages_without_repeats():
     assert {record["id"].split("/")[0] for record in records} >= {"topics", "modules", "packages"}
     assert len({record["text"] for record in records}) == len(records)
     assert sum(len(record["text"]) for record in records) > 1_000_000
-
-
-def test_standard_library_code_is_decoded_text_of_the_library_alone():
-    records = list(embedded.records("stdlib_code"))
-    paths = [record["path"] for record in records]
-    assert paths == sorted(set(paths))
-    assert "json/__init__.py" in paths
-    assert not any("site-packages" in path for path in paths)
-    assert sum(len(record["text"]) for record in records) > 8_000_000

@@ -37,10 +37,10 @@ def shared_by_hand(examples: list[str], document: str, n: int) -> set[int]:
 
 def test_a_document_with_thirteen_shared_words_goes_and_one_with_twelve_stays() -> None:
     checker = Decontaminator([("set:1", QUESTION)], 13)
-    inside = "Homework!\n\u201cMARA  picks 14 baskets\u2014of plums, each day; and sells\u00a03 of them\u201d (she said)."
-    assert checker.check(inside) == [Hit("set:1", SHARED, 11)]
+    inside = "Exam!\n\u201cMARA  picks 14 baskets\u2014of plums, each day; and sells\u00a03 of them\u201d (she said)."
+    assert checker.check(inside) == [Hit("set:1", SHARED, 7)]
     assert checker.check(inside.replace("of them", "of those")) == []
-    assert checker.check("On Monday, " + QUESTION.replace("plums", "pears") + " Or so.") == []
+    assert checker.check("On Monday, " + QUESTION.replace("plums", "pears").replace("left", "over") + " Or so.") == []
     assert checker.check("") == [] and checker.check("?! \n") == []
 
 
@@ -72,7 +72,7 @@ def test_long_documents_are_searched_in_pieces_without_a_gap(monkeypatch: pytest
     chance = random.Random(5)
     example = "one two three four five six"
     checker = Decontaminator([("e:1", example)], 6)
-    for place in range(0, 700):
+    for place in range(0, 700, 3):
         filler = "".join(chance.choice("xyz  ") for _ in range(900))
         document = f"{filler[:place]} {example} {filler[place:]}"
         assert [hit.start for hit in checker.check(document)] == [place + 1]
@@ -110,7 +110,7 @@ def test_reads_every_format_and_names_the_record(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no file at .*relative to the recipe"):
+    with pytest.raises(UserError, match=r"no file at .*relative to the recipe"):
         DecontaminateStep(against=("absent.jsonl",)).at(tmp_path).function()
     (tmp_path / "a.jsonl").write_text('{"q": "text"}\n')
     with pytest.raises(UserError, match="no record has a field question or text"):
