@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from corpus.manifest import Manifest, StreamRecord, Tokenizer
     from corpus.pipeline.plan import StreamPlan
     from corpus.pipeline.run import Progress
+    from corpus.progress import BuildDisplay, SourceTotals
     from corpus.recipe import Recipe
 
 
@@ -40,6 +42,7 @@ class Options:
     mirror: Path | None
     cache_limit: int | None
     keep_downloads: bool
+    stand_ins: bool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,12 +62,15 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("recipe", type=Path, help="recipe file, such as recipes/sample.yaml")
     parser.add_argument("--out", type=Path, default=Path("data"), help="data folder (default: data)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
-    parser.add_argument("--max-tokens", type=_count, metavar="N", help="scaled-down build: a phase of N tokens, same mix")
+    parser.add_argument(
+        "--max-tokens", type=_count, metavar="N", help="scaled-down build: a phase of N tokens, same mix"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="SOURCE", help="build only this mixture entry")
     parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="read downloads from a local mirror of the hub")
     parser.add_argument("--cache-limit", type=_count, metavar="BYTES", help="most bytes of downloads kept at once")
     parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
+    parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
     parser.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -73,7 +79,7 @@ def parse_arguments(argv: list[str] | None) -> Options:
         raise UserError("must be positive", where="--max-tokens")
     return Options(
         args.recipe, args.out, args.workers, args.max_tokens, args.only, args.engine, args.dry_run,
-        args.mirror, args.cache_limit, not args.delete_downloads,
+        args.mirror, args.cache_limit, not args.delete_downloads, args.stand_ins,
     )  # fmt: skip
 
 
@@ -94,6 +100,12 @@ def build(options: Options) -> Manifest | None:
 
     started = time.monotonic()
     recipe = load_recipe(options.recipe)
+    if options.stand_ins:
+        from corpus.catalogue.standins import with_stand_ins
+
+        recipe, replaced = with_stand_ins(recipe)
+        for gated, open_one in replaced.items():
+            say(f"stand-in: {open_one} for {gated}")
     unknown = [name for name in options.only if name not in recipe.mixture]
     if unknown:
         raise UserError(f"no mixture entry '{unknown[0]}'", where="--only", fix=nearest(unknown[0], recipe.mixture))
@@ -131,8 +143,9 @@ def phase_tokens(recipe: Recipe, max_tokens: int | None) -> int:
 
 def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan], Tokenizer]:
     """Find every source's files, the tokenizer, and from them each entry's stream."""
-    from corpus.acquire import AcquireConfig, list_files, preflight
+    from corpus.acquire import AcquireConfig, preflight
     from corpus.catalogue import find_source
+    from corpus.inputs import all_origins, source_inputs
     from corpus.mixing import draws
     from corpus.pipeline.plan import StreamPlan
     from corpus.tokenization.engine import choose_engine
@@ -149,13 +162,9 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     sources = {name: find_source(entry.source, recipe.sources) for name, entry in recipe.mixture.items()}
     _refuse_twins(recipe)
     wanted = {name: source for name, source in sources.items() if not options.only or name in options.only}
-    preflight(wanted if recipe.tokenizer.kind != "train" else sources, config)
-    inputs = {}
-    for name, source in (sources if recipe.tokenizer.kind == "train" else wanted).items():
-        listing = list_files(source, config)
-        if not listing.files:
-            raise UserError("its patterns match no files", where=f"source '{recipe.mixture[name].source}'")
-        inputs[name] = (source, listing)
+    needed = sources if recipe.tokenizer.kind == "train" else wanted
+    preflight(all_origins(needed), config)
+    inputs = {name: source_inputs(source, config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
     engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
     if note:
@@ -168,6 +177,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
         plans[name] = StreamPlan(
             source_name=recipe.mixture[name].source,
             source=source,
+            origin=sources[name].origin,
             listing=listing,
             tokenizer=tokenizer,
             engine=engine,
@@ -238,21 +248,24 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], options: Options) -
         totals = {name: SourceTotals(sum(size for owner, size in owners if owner == name)) for name, _ in owners}
         say(f"{len(jobs)} units of {len(totals)} sources, {options.workers} workers")
         with BuildDisplay(totals) as display:
-
-            def show(progress: Progress) -> None:
-                for total in totals.values():
-                    total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
-                for index, (documents, text_bytes, tokens) in progress.counts.items():
-                    owner, size = owners[index]
-                    total = totals[owner]
-                    total.done_bytes += size if index in progress.done else min(text_bytes, size)
-                    total.documents += documents
-                    total.text_bytes += text_bytes
-                    total.tokens += tokens
-                display.update()
-
-            run_jobs(jobs, work, options.workers, show)
+            run_jobs(jobs, work, options.workers, functools.partial(_count_up, owners, totals, display))
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _count_up(
+    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, progress: Progress
+) -> None:
+    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them."""
+    for total in totals.values():
+        total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
+    for index, (documents, text_bytes, tokens) in progress.counts.items():
+        owner, size = owners[index]
+        total = totals[owner]
+        total.done_bytes += size if index in progress.done else min(text_bytes, size)
+        total.documents += documents
+        total.text_bytes += text_bytes
+        total.tokens += tokens
+    display.update()
 
 
 def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:

@@ -25,12 +25,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _NoAliasLoader(yaml.SafeLoader):
-    """A safe loader that refuses aliases (expansion bombs) and repeated keys (the later one would win silently)."""
+    """A safe loader that refuses aliases (expansion bombs) and repeated keys (the last would win silently)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "YAML aliases (*name) are not allowed", event.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "YAML aliases (*name) are not allowed", event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -50,7 +52,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise UserError(f"is larger than {MAX_YAML_BYTES >> 20} MiB", where=str(path), fix="Is it the right file?")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError("no such file", where=str(path), fix="Check the path; `ls recipes` lists the recipes.") from None
+        raise UserError(
+            "no such file", where=str(path), fix="Check the path; `ls recipes` lists the recipes."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
     try:
@@ -81,7 +85,8 @@ def user_error(error: ValidationError, model: type[BaseModel], where: str) -> Us
     spot = f"{where}: key '{loc}'" if loc else where
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        return UserError(f"unknown key{more}", where=spot, fix=nearest(str(first["loc"][-1]), _keys_at(model, first["loc"])))
+        hint = nearest(str(first["loc"][-1]), _keys_at(model, first["loc"]))
+        return UserError(f"unknown key{more}", where=spot, fix=hint)
     if first["type"] == "missing":
         return UserError(f"this key is required{more}", where=spot, fix="Add it.")
     message = first["msg"].removeprefix("Value error, ")

@@ -55,7 +55,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         os.replace(beside, path)
         fsync_dir(path.parent)
     except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", where=str(path), fix="Free some space.") from None
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot be written: {reason}", where=str(path), fix="Check space and permissions.") from None
     finally:
         beside.unlink(missing_ok=True)
 

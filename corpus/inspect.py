@@ -25,7 +25,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m corpus.inspect",
         description="Show what a build holds: documents, drops by reason, tokens, weights and epochs of each source.",
     )
-    parser.add_argument("path", type=Path, help="a build (data/sample), a stream (data/streams/...), or a manifest file")
+    parser.add_argument(
+        "path", type=Path, help="a build (data/sample), a stream (data/streams/...), or a manifest file"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--verify", action="store_true", help="re-hash every shard; names damaged ones and exits 1")
     parser.add_argument("--samples", nargs=2, metavar=("N", "SOURCE"), help="decode N samples of a source")
@@ -112,16 +114,14 @@ def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:
         raise UserError(f"no source '{name}' here", where="--samples", fix=nearest(name, streams))
     folder = streams[name]
     record = load_stream(folder)
-    shown = [
-        {"sample": index, "documents": documents}
-        for index, documents in decode_samples(folder, record, int(count))
-    ]
+    decoded = decode_samples(folder, record, int(count))
     if args.json:
+        shown = [{"sample": index, "documents": documents} for index, documents in decoded]
         print(json.dumps(shown, indent=2, ensure_ascii=False))
         return 0
-    for sample in shown:
-        print(f"--- sample {sample['sample']} of {record.samples} of {name}")
-        for document in sample["documents"]:
+    for index, documents in decoded:
+        print(f"--- sample {index} of {record.samples} of {name}")
+        for document in documents:
             print(f"{'' if document['starts'] else '[goes on] '}{_printable(document['text'])}"
                   f"{'' if document['ends'] else ' [cut]'}\n")  # fmt: skip
     return 0

@@ -9,7 +9,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import orjson
 
@@ -30,7 +30,12 @@ class _DamagedFile(Exception):
 
 
 def read_piece(
-    path: Path, name: str, file_format: Literal["jsonl", "parquet", "text"], start: int, end: int, columns: list[str] | None
+    path: Path,
+    name: str,
+    file_format: Literal["jsonl", "parquet", "text"],
+    start: int,
+    end: int,
+    columns: list[str] | None,
 ) -> Iterator[Item]:
     """Yield the records of one piece in file order.
 
@@ -47,20 +52,20 @@ def read_piece(
         raise UserError(
             f"the file is cut off or damaged ({error or type(error).__name__})",
             where=name,
-            fix="Delete the downloaded copy and run the same command again; if it persists the source itself is damaged.",
+            fix="Delete the downloaded copy and run the same command again; if that fails too, the source is damaged.",
         ) from None
 
 
-def open_decompressed(path: Path, name: str) -> IO[bytes]:
+def open_decompressed(path: Path, name: str) -> BinaryIO:
     """Open a file for reading, decompressing by the ending of ``name``."""
     if name.endswith(".gz"):
-        return gzip.open(path, "rb")
+        return cast(BinaryIO, gzip.open(path, "rb"))
     if name.endswith((".zst", ".zstd")):
-        return _ZstdFile(path)
+        return cast(BinaryIO, _ZstdFile(path))
     if name.endswith(".bz2"):
-        return bz2.open(path, "rb")
+        return cast(BinaryIO, bz2.open(path, "rb"))
     if name.endswith(".xz"):
-        return lzma.open(path, "rb")
+        return cast(BinaryIO, lzma.open(path, "rb"))
     return path.open("rb")
 
 
@@ -105,7 +110,7 @@ class _ZstdFile(io.RawIOBase):
         super().close()
 
 
-def _lines(stream: IO[bytes], start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+def _lines(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
     """(byte offset, line) for each line that starts in [start, end); None for a line beyond MAX_RECORD_BYTES."""
     offset = start
     if start:

@@ -10,7 +10,7 @@ from corpus.manifest import Documents, Manifest, StreamRecord
 from corpus.progress import file_size, si
 
 MANY_EPOCHS = 4.0
-"""Repeating data more often than this gets a mark: returns diminish beyond about four epochs (Muennighoff et al. 2023)."""
+"""Repeating data more often than this gets a mark: returns diminish beyond four epochs (Muennighoff et al. 2023)."""
 
 
 def console() -> Console:
@@ -34,7 +34,18 @@ def epochs_text(epochs: float) -> str:
 def show_manifest(manifest: Manifest) -> None:
     """Print the token-count manifest."""
     table = Table(title=f"{manifest.recipe}: token-count manifest", title_justify="left")
-    for column in ("source", "documents", "dropped", "tokens", "samples", "asked", "weight", "drawn", "tok drawn", "epochs"):
+    for column in (
+        "source",
+        "documents",
+        "dropped",
+        "tokens",
+        "samples",
+        "asked",
+        "weight",
+        "drawn",
+        "tok drawn",
+        "epochs",
+    ):
         table.add_column(column, justify="left" if column in ("source", "dropped") else "right")
     table.add_column("licence", overflow="fold")
     drawn = sum(source.samples_drawn for source in manifest.sources.values())
@@ -69,7 +80,9 @@ def show_manifest(manifest: Manifest) -> None:
 
 def show_stream(record: StreamRecord) -> None:
     """Print one stream's record."""
-    table = Table(title=f"stream of {escape(record.source)}: {escape(record.title)}", title_justify="left", show_header=False)
+    table = Table(
+        title=f"stream of {escape(record.source)}: {escape(record.title)}", title_justify="left", show_header=False
+    )
     rows = {
         "revision": record.revision,
         "licence": record.licence + ("" if record.redistributable else " (do not publish)"),

@@ -1,4 +1,4 @@
-"""From finished units to a complete stream: choose them, pack their tails together, merge the index, write the record."""
+"""From finished units to a complete stream: choose them, pack their tails, merge the index, write the record."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def _record(
         source=plan.source_name,
         title=plan.source.title,
         revision=plan.listing.revision,
-        origin=plan.source.origin.model_dump(mode="json", exclude_defaults=False),
+        # A local path says nothing on another machine, and would differ between two; the units name the files.
+        origin=plan.origin.model_dump(mode="json", exclude={"paths"} if plan.origin.kind == "files" else None),
         licence=plan.source.licence,
         licence_url=plan.source.licence_url,
         redistributable=plan.source.redistributable,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 from corpus.acquire import SourceFile
@@ -16,7 +17,7 @@ WHOLE = -1
 
 @dataclass(frozen=True)
 class Piece:
-    """A byte range of one file: a line or row group belongs to the range that holds its first byte (row group: its middle)."""
+    """A byte range of one file; it holds the lines whose first byte, or the row groups whose middle, lies inside."""
 
     file: str
     start: int
@@ -61,7 +62,7 @@ def plan_units(
         if splittable(file, file_format) and size > unit_bytes:
             parts = -(-size // unit_bytes)
             cuts = [size * part // parts for part in range(parts + 1)]
-            groups += [[Piece(file.name, low, high)] for low, high in zip(cuts, cuts[1:], strict=False)]
+            groups += [[Piece(file.name, low, high)] for low, high in itertools.pairwise(cuts)]
             continue
         if open_group and (open_bytes + size > unit_bytes or len(open_group) >= MAX_FILES_PER_UNIT):
             groups.append(open_group)

@@ -21,7 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-WORDS = "the quick brown fox jumps over a lazy dog while éclair 数学 def return x1 == 42; naïve — “quoted”\n\t".split(" ")
+WORDS = "the quick brown fox jumps over a lazy dog while éclair 数学 def return x1 == 42; naïve — “quoted”\n\t".split(
+    " "
+)
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -48,9 +50,7 @@ def user_error(result: subprocess.CompletedProcess[str]) -> str:
 def documents(count: int, seed: int = 0, words: int = 60) -> list[dict[str, Any]]:
     """Deterministic small documents with ids, of 1 to ``words`` words."""
     rng = random.Random(seed)
-    return [
-        {"id": f"d{seed}-{n}", "text": " ".join(rng.choices(WORDS, k=rng.randint(1, words)))} for n in range(count)
-    ]
+    return [{"id": f"d{seed}-{n}", "text": " ".join(rng.choices(WORDS, k=rng.randint(1, words)))} for n in range(count)]
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> Path:
@@ -60,7 +60,9 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> Path:
     return path
 
 
-def recipe_dict(sources: dict[str, list[str]], weights: dict[str, float] | None = None, **changes: Any) -> dict[str, Any]:
+def recipe_dict(
+    sources: dict[str, list[str]], weights: dict[str, float] | None = None, **changes: Any
+) -> dict[str, Any]:
     """A small recipe over local JSON lines files."""
     recipe: dict[str, Any] = {
         "name": "small",

@@ -37,6 +37,7 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -103,6 +104,11 @@ class Faults:
         """Wait before every 64 KiB of the body."""
         self._add(Fault("slow", match, times, seconds=seconds))
 
+    def clear(self) -> None:
+        """Forget the faults still to come."""
+        with self._guard:
+            self._pending.clear()
+
     def _add(self, fault: Fault) -> None:
         with self._guard:
             self._pending.append(fault)
@@ -153,8 +159,7 @@ class LoopbackHub:
     def __enter__(self) -> LoopbackHub:
         handler = type("Handler", (_Handler,), {"hub": self})
         for _ in ("hub", "cdn"):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-            server.daemon_threads = True
+            server = _Server(("127.0.0.1", 0), handler)
             self._servers.append(server)
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -252,6 +257,15 @@ class LoopbackHub:
     def _store(self, place: Path, data: bytes) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests; anything else is printed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

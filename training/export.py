@@ -81,21 +81,23 @@ def _tokenizer_files(
 
 def export_run(run: Path, out_dir: Path) -> None:
     """Export the newest weights of a run folder; raises UserError when it is none."""
-    recipe = read_json(run / "run.json").get("recipe", {})
-    manifest = load_manifest(run / "manifest.json")
-    # Imported here: reading checkpoints brings Composer, which takes seconds.
+    record, manifest = read_json(run / "run.json"), load_manifest(run / "manifest.json")
+    # Imported here: `--help` should not wait for what reading checkpoints needs.
     from training.runs import load_weights
 
     state_dict, cfg = load_weights(run)
-    distillation = recipe.get("training", {}).get("distillation") or {}
+    tokenizer_json = run / "tokenizer" / "tokenizer.json"
     export_hf(
-        state_dict,
-        cfg,
-        out_dir,
-        tokenizer_json=run / "tokenizer" / "tokenizer.json",
-        manifest=manifest,
-        teacher=distillation.get("teacher"),
+        state_dict, cfg, out_dir, tokenizer_json=tokenizer_json, manifest=manifest, teacher=_teacher(record, manifest)
     )
+
+
+def _teacher(record: dict[str, Any], manifest: Manifest) -> str | None:
+    """The teacher of the phase that `manifest` belongs to, from the recipes in run.json."""
+    for phase in record.get("phases", []):
+        if phase["recipe"]["name"] == manifest.recipe and phase["recipe"]["training"]["distillation"]:
+            return str(phase["recipe"]["training"]["distillation"]["teacher"])
+    return None
 
 
 def main(argv: list[str] | None = None) -> None:

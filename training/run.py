@@ -170,7 +170,7 @@ def _train(
             LearningRate(training, phase.steps),
             StepMetrics(facts, folder),
             saver,
-            SettleBuckets(per_pass, recipe.seq_len) if False else LearningRate(training, phase.steps),
+            SettleBuckets(per_pass, recipe.seq_len),
         ],
         loggers=_loggers(options, folder),
         device=device,

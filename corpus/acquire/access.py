@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from corpus.acquire import http, hub
+from corpus.acquire import http, hub, objects, urls
 from corpus.acquire.listing import list_files
-from corpus.acquire.models import AcquireConfig, CheckResult
-from corpus.acquire.remote import access_fix, is_remote
+from corpus.acquire.models import AcquireConfig, CheckResult, SourceFile
+from corpus.acquire.remote import access_fix, entry, is_remote
 from corpus.acquire.transfer import AccessDenied, retrying
-from corpus.catalogue.models import HubOrigin, Source
+from corpus.catalogue.models import HubOrigin, Source, UrlsOrigin
 from corpus.errors import UserError
 
 
 def check(source: Source, config: AcquireConfig) -> CheckResult:
     """Whether a source can be read with the login at hand, and how much it is. Downloads nothing."""
+    return _check(source, config, local_is_enough=False)
+
+
+def _check(source: Source, config: AcquireConfig, *, local_is_enough: bool) -> CheckResult:
+    """``local_is_enough``: do not ask the server about a source whose files are all downloaded."""
     files = size = 0
     try:
         listing = list_files(source, config)
         files, size = len(listing.files), listing.bytes
-        if isinstance(source.origin, HubOrigin) and is_remote(source, config) and not config.offline:
-            # Listings of gated repositories are public, their files are not.
-            first = listing.files[0]
-            retrying(lambda: _head(first.url, source.title), source.title)
+        if is_remote(source, config) and not config.offline:
+            here = local_is_enough and all(entry(source, listing, file, config).complete for file in listing.files)
+            if not here:
+                # Listings may be cached, and those of gated repositories are public: only a file tells.
+                retrying(lambda: _touch(source, listing.files[0], source.title), source.title)
     except AccessDenied as error:
         return CheckResult(True, True, files, size, error.what, error.fix or access_fix(source))
     except UserError as error:
@@ -30,15 +36,28 @@ def check(source: Source, config: AcquireConfig) -> CheckResult:
     return CheckResult(True, False, files, size, None, None)
 
 
-def _head(url: str, where: str) -> None:
-    with http.request("HEAD", url, hub.headers(), where, follow=False):
-        pass
+def _touch(source: Source, file: SourceFile, where: str) -> None:
+    """Ask for the head of a file; raises what a download would."""
+    if isinstance(source.origin, HubOrigin):
+        with http.request("HEAD", file.url, hub.headers(), where, follow=False):
+            pass
+    elif isinstance(source.origin, UrlsOrigin):
+        http.probe(urls.through(file.url), {}, where)
+    else:
+        with objects.open_at(file.url, where, 0, None):
+            pass
 
 
 def preflight(sources: dict[str, Source], config: AcquireConfig) -> None:
     """List and try all sources at once; raises one UserError that names every source that cannot be read, and why."""
     with ThreadPoolExecutor(8) as pool:
-        results = dict(zip(sources, pool.map(lambda source: check(source, config), sources.values()), strict=True))
+        results = dict(
+            zip(
+                sources,
+                pool.map(lambda source: _check(source, config, local_is_enough=True), sources.values()),
+                strict=True,
+            )
+        )
     failed = {name: result for name, result in results.items() if result.problem is not None}
     if not failed:
         return

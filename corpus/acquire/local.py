@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
@@ -14,6 +15,9 @@ from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import inside, is_glob, safe_name, select, static_prefix
 from corpus.catalogue.models import FilesOrigin, HubOrigin, S3Origin
 from corpus.errors import UserError
+
+HASHERS = 4
+"""Files hashed at once: reading a large local corpus is the slowest part of listing it."""
 
 
 def list_local(origin: FilesOrigin, config: AcquireConfig, where: str) -> Listing:
@@ -32,11 +36,12 @@ def list_local(origin: FilesOrigin, config: AcquireConfig, where: str) -> Listin
             matches.setdefault(path.resolve(), path)
     common = Path(os.path.commonpath(outside)) if outside else base
     files: dict[str, SourceFile] = {}
-    for path in matches.values():
+    with ThreadPoolExecutor(HASHERS) as pool:
+        digests = list(pool.map(lambda path: content_hash(path, config.cache), matches.values()))
+    for path, digest in zip(matches.values(), digests, strict=True):
         name = path.relative_to(base if path.is_relative_to(base) else common).as_posix()
         if name in files:
             raise UserError(f"two files would be called {name}", where=where, fix="Put them under one folder.")
-        digest = content_hash(path, config.cache)
         files[name] = SourceFile(safe_name(name, where), str(path), path.stat().st_size, f"sha256:{digest}")
     return listing_of(files.values())
 

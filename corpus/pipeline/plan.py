@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpus.acquire import AcquireConfig, Listing
-from corpus.catalogue.models import Source
+from corpus.catalogue.models import Origin, Source
 from corpus.cleaning.specs import CleaningStep
 from corpus.config import Strict, parse
 from corpus.files import canonical_json, fingerprint
@@ -27,6 +27,9 @@ class StreamPlan(Strict):
 
     source_name: str
     source: Source
+    """As it is read: a source joined beforehand has become local JSON lines."""
+    origin: Origin
+    """As the catalogue has it, for the record."""
     listing: Listing
     tokenizer: Tokenizer
     engine: str

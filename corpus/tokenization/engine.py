@@ -20,9 +20,26 @@ from corpus.errors import UserError
 Ids = NDArray[np.uint32]
 
 TRICKY = [
-    "", " ", "\n", "\x00", "\ufeff", "\u200b\u200d", "a" * 4099, " " * 513, "\t\t\n\r\n \n", "0123456789" * 7, "don't WE'LL I'M",
-    "e\u0301 \u00e9 \u212b \ufb01 \u0130 \u017f", "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7", "\u4f60\u597d\u4e16\u754c\u3002", "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
-    "<|begin_of_text|><|end_of_text|></s><s>[INST]", "x\u00a0y\u2028z\u2029", "\ud7ff\ue000\ufffd\U0010ffff", "<?php echo '\\u0041'; ?>\n\n\n    }", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "",
+    " ",
+    "\n",
+    "\x00",
+    "\ufeff",
+    "\u200b\u200d",
+    "a" * 4099,
+    " " * 513,
+    "\t\t\n\r\n \n",
+    "0123456789" * 7,
+    "don't WE'LL I'M",
+    "e\u0301 \u00e9 \u212b \ufb01 \u0130 \u017f",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7",
+    "\u4f60\u597d\u4e16\u754c\u3002",
+    "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
+    "<|begin_of_text|><|end_of_text|></s><s>[INST]",
+    "x\u00a0y\u2028z\u2029",
+    "\ud7ff\ue000\ufffd\U0010ffff",
+    "<?php echo '\\u0041'; ?>\n\n\n    }",
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
 ]
 """Texts on which the two engines are compared before any document is encoded."""
 
@@ -130,7 +147,8 @@ def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
 def special_spellings(path: Path) -> list[str]:
     """The text of every special token of a tokenizer.json, each inside ordinary words."""
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return [f"a {token['content']} b{token['content']}" for token in data.get("added_tokens") or [] if token.get("special")]
+    specials = [token["content"] for token in data.get("added_tokens") or [] if token.get("special")]
+    return [f"a {content} b{content}" for content in specials]
 
 
 def compare(engine: Engine, reference: Engine, texts: Sequence[str], names: Sequence[str]) -> None:

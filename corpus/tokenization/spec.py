@@ -170,8 +170,9 @@ def _store(folder: Path, data: Path, name: str, text: str, bos_token: str | None
     """Write tokenizer.json and then meta.json, whose presence marks the folder complete."""
     try:
         facts = json.loads(text)
-        added = {token["content"]: int(token["id"]) for token in facts.get("added_tokens") or [] if token.get("special")}
-        largest = max([*_model_ids(facts["model"]["vocab"]), *(int(t["id"]) for t in facts.get("added_tokens") or [])])
+        tokens = facts.get("added_tokens") or []
+        added = {token["content"]: int(token["id"]) for token in tokens if token.get("special")}
+        largest = max([*_model_ids(facts["model"]["vocab"]), *(int(token["id"]) for token in tokens)])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"is not a tokenizer.json ({type(error).__name__}: {error})", where=name) from None
     ids = []
@@ -204,5 +205,5 @@ def _model_ids(vocab: Any) -> Iterator[int]:
 def _stored(folder: Path) -> Tokenizer:
     tokenizer = Tokenizer.model_validate(read_json(folder / META_FILE)["tokenizer"])
     if sha256_file(folder / "tokenizer.json") != tokenizer.sha256:
-        raise UserError("tokenizer.json differs from the one the build wrote", where=str(folder), fix="Delete the folder.")
+        raise UserError("tokenizer.json is not the one the build wrote", where=str(folder), fix="Delete the folder.")
     return tokenizer

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import documents
 
 from corpus.errors import UserError
 from corpus.recipe import TrainTokenizer
 from corpus.tokenization import engine as seam
 from corpus.tokenization.engine import TRICKY, FastEngine, ReferenceEngine, choose_engine, compare, special_ids
 from corpus.tokenization.spec import _train_bpe
+from tests.conftest import documents
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,13 @@ def test_the_first_different_document_is_named(tokenizer_json: Path) -> None:
             return ids, lengths
 
     text = tokenizer_json.read_text(encoding="utf-8")
-    with pytest.raises(UserError, match="^doc-b: .*encode this document differently"):
+    with pytest.raises(UserError, match=r"^doc-b: .*encode this document differently"):
         compare(Wrong(text), ReferenceEngine(text), ["one", "two", "three"], ["doc-a", "doc-b", "doc-c"])
 
 
 def test_added_tokens_that_are_vocabulary_survive() -> None:
-    data = {"added_tokens": [{"id": 5, "content": "  ", "special": False}, {"id": 6, "content": "<s>", "special": True}]}
+    data = {
+        "added_tokens": [{"id": 5, "content": "  ", "special": False}, {"id": 6, "content": "<s>", "special": True}]
+    }
     kept = json.loads(seam.without_special_tokens(json.dumps(data)))["added_tokens"]
     assert [token["id"] for token in kept] == [5]

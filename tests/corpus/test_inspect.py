@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.conftest import documents, recipe_dict, run_command, user_error, write_jsonl
 
 
@@ -59,7 +60,9 @@ def test_samples_are_decoded_and_cannot_drive_the_terminal(data: Path) -> None:
 
 def test_user_mistakes(data: Path, tmp_path: Path) -> None:
     assert "neither a manifest nor a stream" in user_error(run_command("-m", "corpus.inspect", str(tmp_path)))
-    assert "Did you mean 'a'" in user_error(run_command("-m", "corpus.inspect", str(data / "small"), "--samples", "1", "aa"))
+    assert "Did you mean 'a'" in user_error(
+        run_command("-m", "corpus.inspect", str(data / "small"), "--samples", "1", "aa")
+    )
     edited = tmp_path / "manifest.json"
     edited.write_text((data / "small" / "manifest.json").read_text().replace('"steps": 200', '"steps": 201'))
     assert "does not match its fingerprint" in user_error(run_command("-m", "corpus.inspect", str(edited)))

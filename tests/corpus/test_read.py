@@ -32,7 +32,7 @@ def texts(path: Path, start: int = 0, end: int = WHOLE, file_format: str = "json
 
 
 @given(
-    st.lists(st.text(alphabet="ab\u00e9\U0001f600\\\" ", max_size=20), min_size=1, max_size=25),
+    st.lists(st.text(alphabet='ab\u00e9\U0001f600\\" ', max_size=20), min_size=1, max_size=25),
     st.lists(st.integers(0, 600), max_size=6),
     st.booleans(),
     st.integers(1, 64),
@@ -134,5 +134,5 @@ def test_parquet_row_groups_fall_into_exactly_one_range(tmp_path: Path) -> None:
 def test_a_damaged_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.parquet"
     path.write_bytes(b"PAR1 this is not a parquet file PAR1")
-    with pytest.raises(UserError, match="bad.parquet"):
+    with pytest.raises(UserError, match=r"bad\.parquet"):
         texts(path, file_format="parquet")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,41 @@ def test_refusals_leave_nothing_behind(tmp_path: Path, tokenizer_json: Path) -> 
     with pytest.raises(UserError, match="no stock transformers class"):
         export_hf(build(odd).state_dict(), odd, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.json", "taken"]
+
+
+def test_command_exports_the_newest_checkpoint_of_a_run(tmp_path: Path, tokenizer_json: Path) -> None:
+    from training import checkpoint
+    from training.export import main
+
+    cfg = scaled_down(SIZES["tiny"])
+    model, run = build(cfg), tmp_path / "run"
+    (run / "tokenizer").mkdir(parents=True)
+    shutil.copy(tokenizer_json, run / "tokenizer" / "tokenizer.json")
+    manifest().write(run)
+    phases = [
+        {"recipe": {"name": "small", "training": {"distillation": {"teacher": "someone/teacher-8b"}}}},
+        {"recipe": {"name": "later", "training": {"distillation": None}}},
+    ]
+    (run / "run.json").write_text(json.dumps({"size": "tiny", "phases": phases}))
+    facts = {
+        "phase": 0,
+        "recipe": "small",
+        "tokens": 0,
+        "finished": False,
+        "model": dataclasses.asdict(cfg),
+        "data": {},
+        "world_size": 1,
+        "microbatch": 1,
+    }
+    for step, weights in (
+        (1, {k: torch.zeros_like(v) for k, v in model.state_dict().items()}),
+        (2, model.state_dict()),
+    ):
+        checkpoint.write(run / "checkpoints", {**facts, "step": step}, weights, {})
+    main([str(run), "--to", str(tmp_path / "out")])
+    loaded, ids = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids_for(cfg)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model.logits(model(ids)), atol=1e-4, rtol=1e-4)
+    assert "someone/teacher-8b" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(UserError, match="no such file"):
+        main([str(tmp_path / "nothing"), "--to", str(tmp_path / "other")])

@@ -22,6 +22,7 @@ from corpus.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, SEQ_LEN, BATCH = 512, 32, 8
+STEP_TOKENS = BATCH * SEQ_LEN
 
 
 def write_stream(folder: Path, samples: int, seed: int, seq_len: int = SEQ_LEN) -> None:
@@ -41,7 +42,7 @@ def recipe_dict(name: str, steps: int, **training: Any) -> dict[str, Any]:
     return {
         "name": name, "family": "test", "phase": name, "summary": "For tests.",
         "tokenizer": {"kind": "train", "vocab_size": VOCAB}, "seq_len": SEQ_LEN, "boundary": "bos",
-        "tokens": steps * BATCH * SEQ_LEN,
+        "tokens": steps * STEP_TOKENS,
         "mixture": {"a": {"source": "a", "weight": 0.7}, "b": {"source": "b", "weight": 0.3}},
         "training": {
             "global_batch": BATCH, "canonical_nodes": 1, "virtual_epoch_samples": 6 * BATCH,

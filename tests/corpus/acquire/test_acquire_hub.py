@@ -181,6 +181,15 @@ def test_preflight_names_every_source_that_cannot_be_read_at_once(hub, config, m
     assert message.count("hf auth login") == 1
     assert hub.sent("") == 0
     preflight({"open": sources["open"]}, config)
+    opened = make_source(toy(list_files(sources["open"], config).revision, repo="org/open"))
+    listing = list_files(opened, config)
+    hub.faults.status("org/open", 404, times=99)
+    with pytest.raises(UserError, match="1 of 1 sources cannot be read: open: the server answered 404"):
+        preflight({"open": opened}, config)
+    hub.faults.clear()
+    fetch(opened, listing, listing.files[0], config)
+    hub.faults.status("org/open", 404, times=99)
+    preflight({"open": opened}, config)  # all of it is here
     gated = check(sources["gated"], config)
     assert (gated.gated, gated.files, gated.bytes) == (True, 1, len(SMALL))
     listing = list_files(sources["gated"], config)

@@ -1,0 +1,58 @@
+"""The files behind a recipe's mixture: found, checked for access, and joined where records lie in several files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files
+from corpus.acquire.models import listing_of
+from corpus.catalogue.models import FilesOrigin, Source
+from corpus.errors import UserError
+from corpus.files import fingerprint, sha256_file
+from corpus.prepare import input_origins, prepare
+
+
+def source_inputs(
+    source: Source, config: AcquireConfig, data: Path, say: Callable[[str], None]
+) -> tuple[Source, Listing]:
+    """A source as the builder reads it, and its files.
+
+    A source with a `prepare` step is downloaded and joined first: it comes back as local JSON lines, whose
+    revision is that of everything that went into the join.
+    """
+    listing = list_files(source, config)
+    if not listing.files:
+        raise UserError("its patterns match no files", where=f"source '{source.title}'")
+    if source.prepare is None:
+        return source, listing
+    parts = [("", source, listing)]
+    for name, (origin, file_format) in input_origins(source).items():
+        other = source.model_copy(update={"origin": origin, "format": file_format, "prepare": None})
+        parts.append((f"{name}:", other, list_files(other, config)))
+    identity = [[prefix + file.name, file.digest or file.url] for prefix, _, files in parts for file in files.files]
+    revision = fingerprint([source.prepare.model_dump(mode="json"), [part[2].revision for part in parts], identity])
+    folder = data / "prepared" / revision[:16]
+    local = {}
+    if not folder.is_dir():
+        say(f"joining the files of {source.title}")
+        local = {
+            prefix + file.name: fetch(part, files, file, config)
+            for prefix, part, files in parts
+            for file in files.files
+        }
+    joined = prepare(source, local, folder)
+    files = [SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{sha256_file(path)}") for path in joined]
+    as_read = source.model_copy(update={"format": "jsonl", "origin": FilesOrigin(paths=[str(path) for path in joined])})
+    return as_read, listing_of(files, revision)
+
+
+def all_origins(sources: dict[str, Source]) -> dict[str, Source]:
+    """The sources and, under names of their own, the further origins they are joined from: what needs access."""
+    everything = dict(sources)
+    for name, source in sources.items():
+        for other, (origin, file_format) in input_origins(source).items():
+            everything[f"{name} (joined with {other})"] = source.model_copy(
+                update={"origin": origin, "format": file_format, "prepare": None, "gate": None}
+            )
+    return everything

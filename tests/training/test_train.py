@@ -1,0 +1,218 @@
+"""The trainer's command: errors before anything starts, dry runs, phases, and the launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from trainer_kit import ROOT, STEP_TOKENS, Ranks, build, metrics, recipe_dict, trajectory
+
+from corpus.errors import UserError
+from corpus.recipe import Recipe
+from training import checkpoint, runs
+from training.config import override
+from training.train import main
+
+
+def places(folder: Path) -> list[str]:
+    return ["--data", str(folder / "data"), "--out", str(folder / "runs")]
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command prints."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1
+    return text
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    build(folder)
+    return folder
+
+
+def test_nothing_heavy_is_imported_before_the_command_is_checked() -> None:
+    code = (
+        "import sys, training.train, training.dry_run; sys.exit(any(m in sys.modules for m in ('torch', 'streaming')))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    result = subprocess.run([sys.executable, "training/train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and "--recipe" in result.stdout
+
+
+def test_unbuilt_recipes_are_named_with_the_commands_that_build_them(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = built / "recipes" / "other.yaml"
+    other.write_text(yaml.safe_dump(recipe_dict("other", 4)))
+    mix = built / "recipes" / "mix.yaml"
+    text = error(capsys, "--size", "tiny", "--recipe", other, *places(built))
+    assert f"python -m corpus.build {other} --out {built / 'data'}" in text
+    text = error(capsys, "--size", "tiny", "--phases", f"{mix},{other},{other}", *places(built))
+    assert "2 of 3 recipes are not built" in text and text.count("corpus.build") == 2
+
+
+def test_mistakes_are_one_line_with_what_mends_them(
+    built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix = ["--recipe", built / "recipes" / "mix.yaml", *places(built)]
+    assert "Did you mean 'tiny'?" in error(capsys, "--size", "tinny", *mix)
+    assert "512 ids, size 125m has 32,000" in error(capsys, "--size", "125m", *mix)
+    tiny = ["--size", "tiny", *mix]
+    assert "Did you mean 'optimizer.lr'?" in error(capsys, *tiny, "--set", "optimizer.lrr=1")
+    assert "'seq_len' is fixed by the build" in error(capsys, *tiny, "--set", "seq_len=64")
+    assert "is not KEY=VALUE" in error(capsys, *tiny, "--set", "seed")
+    assert "tokens must be a whole number of steps" in error(capsys, *tiny, "--set", "tokens=1000")
+    assert "--set schedule.warmup_steps=2" in error(capsys, *tiny, "--set", "schedule.warmup_steps=24")
+    assert "COUNTxNAME" in error(capsys, *tiny, "--dry-run", "--gpus", "H100")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    text = error(capsys, *tiny)
+    assert "3 processes" in text and "1, 2" in text
+
+
+def test_a_build_that_no_longer_fits_its_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build(tmp_path, samples=(20, 10))
+    recipe = yaml.safe_load(path.read_text())
+    recipe["mixture"]["a"]["weight"] = 0.5
+    path.write_text(yaml.safe_dump(recipe))
+    command = ["--size", "tiny", "--recipe", path, *places(tmp_path)]
+    assert f"mixture.a.weight is 0.5 in the recipe but 0.7 in the build. Run: python -m corpus.build {path}" in error(
+        capsys, *command
+    )
+    build(tmp_path, samples=(20, 10))
+    (tmp_path / "data" / "streams" / "b-10" / "stream.json").unlink()
+    assert "the stream of 'b' is missing" in error(capsys, *command)
+
+
+def test_overrides_reach_every_hyperparameter() -> None:
+    recipe = Recipe.model_validate(recipe_dict("mix", 24))
+    changed = override(
+        recipe,
+        ["optimizer.lr=1e-4", "training.schedule.kind=linear", f"tokens={STEP_TOKENS * 2.0}", "optimizer.clip_norm=null",
+         "model.rope_theta=5e5", "document_mask=true", "optimizer.betas=[0.8, 0.9]"],
+        "r.yaml",
+    )  # fmt: skip
+    training = changed.training
+    assert (training.optimizer.lr, training.schedule.kind, changed.steps) == (1e-4, "linear", 2)
+    assert (training.optimizer.clip_norm, training.optimizer.betas) == (None, (0.8, 0.9))
+    assert (training.model.rope_theta, changed.document_mask) == (5e5, True)
+    assert recipe.training.optimizer.lr == 3e-3
+
+
+def test_dry_run_tells_what_would_be_trained(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(built / "recipes" / "mix.yaml")
+    main(["--size", "125m", "--fit-vocab", "--recipe", recipe, *places(built), "--dry-run", "--gpus", "2xA100"])
+    text = capsys.readouterr().out
+    assert "6,144 = 24 steps of 8 x 32" in text
+    assert "3: 3.000e-03" in text and "24: 3.000e-04" in text
+    assert "processes (8 per node): 1, 2, 4, 8" in text
+    # The published 124,635,456 less 31,488 rows of 576; 16 bytes each.
+    assert "106,498,368 parameters" in text and "1.7 GB of 80 GB per device" in text
+    assert not (built / "runs").exists()
+
+
+def test_two_commands_cannot_train_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LOCK_PATIENCE", 0.3)
+    first = runs.RunFolder(tmp_path / "run")
+    first.lock()
+    with pytest.raises(UserError, match="another command is training this run"):
+        runs.RunFolder(tmp_path / "run").lock()
+    first.unlock()
+    runs.RunFolder(tmp_path / "run").lock()
+
+
+def finish(folder: Path, *arguments: object, processes: int = 1) -> str:
+    ranks = Ranks([*map(str, arguments), *places(folder)], processes, folder / f"log{time.monotonic_ns()}")
+    assert ranks.wait() == 0, ranks.output()
+    return ranks.output()
+
+
+def test_a_curriculum_goes_through_its_phases_with_a_kill_in_each(tmp_path: Path) -> None:
+    """The second phase has a rate, seed and data of its own and takes the first one's optimiser over."""
+    paths = [
+        build(tmp_path, "one", 8, (40, 20)),
+        build(tmp_path, "two", 6, (30, 20), optimizer={"lr": 1e-3}, virtual_epoch_samples=16),
+    ]
+    command = ["--size", "tiny", "--phases", ",".join(map(str, paths)), "--save-interval", 3, "--run-name"]
+    finish(tmp_path, *command, "whole")
+    run = tmp_path / "runs" / "cut"
+    for rows in (4, 12):
+        ranks = Ranks([*map(str, command), "cut", *places(tmp_path)], 1, tmp_path / f"cut{rows}")
+        ranks.wait_for(lambda rows=rows: len(metrics(run)) >= rows)
+        ranks.kill()
+        ranks.wait()
+    output = finish(tmp_path, *command, "cut")
+    assert "resumed at step 3, next batch identical: yes" in output
+    assert trajectory(run) == trajectory(tmp_path / "runs" / "whole")
+    assert [(row["phase"], row["step"]) for row in metrics(run)] == [(0, s) for s in range(1, 9)] + [
+        (1, s) for s in range(1, 7)
+    ]
+    last = [row for row in metrics(run) if row["phase"] == 0][-1]["loss"]
+    assert metrics(run)[8]["loss"] == pytest.approx(last, abs=0.5)
+    state = checkpoint.read_state(checkpoint.listing(run / "checkpoints")[0])["optimizers"]["AdamW"]["state"]
+    assert {float(entry["step"]) for entry in state.values()} == {14.0}
+    assert "nothing left to train" in finish(tmp_path, *command, "cut")
+
+
+def test_weights_of_another_run_start_a_new_one_and_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
+    path = build(tmp_path, "mix", 12, (60, 20))
+    finish(tmp_path, "--size", "tiny", "--recipe", path)
+    parent = tmp_path / "runs" / "tiny-mix"
+    arguments = [
+        "--size",
+        "tiny",
+        "--recipe",
+        path,
+        "--load",
+        parent,
+        "--run-name",
+        "child",
+        "--set",
+        "optimizer.lr=1e30",
+    ]
+    ranks = Ranks([*map(str, arguments), *places(tmp_path)], 1, tmp_path / "child")
+    assert ranks.wait() == 2
+    text = ranks.output()
+    rows = metrics(tmp_path / "runs" / "child")
+    assert rows[0]["loss"] == pytest.approx(metrics(parent)[-1]["loss"], abs=0.5)
+    assert "Traceback" not in text and f"the loss is nan at step {rows[-1]['step']}" in text
+    bad: dict[str, Any] = json.loads(next((tmp_path / "runs" / "child").glob("bad-batch-*.json")).read_text())
+    assert bad["step"] == rows[-1]["step"] and bad["digest"] == rows[-1]["samples"]
+    assert [len(rank) for rank in bad["ranks"]] == [8] and {"sample", "source"} == set(bad["ranks"][0][0])
+
+
+def test_composer_launches_it_and_its_processes_do_not_outlive_the_launcher(tmp_path: Path) -> None:
+    """The very command of the README, on two processes; then its launcher is killed."""
+    path = build(tmp_path, "mix", 400, (60, 20))
+    run = tmp_path / "runs" / "tiny-mix"
+    command = [str(Path(sys.executable).parent / "composer"), "-n", "2", "training/train.py", "--size", "tiny"]
+    with (tmp_path / "log").open("w") as log:
+        launcher = subprocess.Popen(
+            [*command, "--recipe", str(path), *places(tmp_path)],
+            cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 150
+        while len(metrics(run)) < 3:
+            assert time.monotonic() < deadline and launcher.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+    finally:
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+    lock = runs.RunFolder(run)
+    lock.lock()
+    saved = checkpoint.listing(run / "checkpoints")
+    assert len(saved) == 1 and checkpoint.verify(saved[0]).step == len(metrics(run)) < 400
