@@ -16,14 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from corpus.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
+    from corpus.cleaning.specs import CleaningStep
     from corpus.manifest import Manifest, StreamRecord, Tokenizer
     from corpus.pipeline.plan import StreamPlan
     from corpus.pipeline.run import Progress
+    from corpus.pipeline.steps import Job
     from corpus.progress import BuildDisplay, SourceTotals
     from corpus.recipe import Recipe
 
@@ -43,6 +45,8 @@ class Options:
     cache_limit: int | None
     keep_downloads: bool
     stand_ins: bool
+    keep_removed: bool
+    offline: bool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,9 +72,11 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("--only", action="append", default=[], metavar="SOURCE", help="build only this mixture entry")
     parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="read downloads from a local mirror of the hub")
+    parser.add_argument("--offline", action="store_true", help="use only what was listed and downloaded before")
     parser.add_argument("--cache-limit", type=_count, metavar="BYTES", help="most bytes of downloads kept at once")
     parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
     parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
+    parser.add_argument("--keep-removed", action="store_true", help="keep what cleaning removes, under OUT/removed")
     parser.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -80,6 +86,8 @@ def parse_arguments(argv: list[str] | None) -> Options:
     return Options(
         args.recipe, args.out, args.workers, args.max_tokens, args.only, args.engine, args.dry_run,
         args.mirror, args.cache_limit, not args.delete_downloads, args.stand_ins,
+        args.keep_removed,
+        args.offline,
     )  # fmt: skip
 
 
@@ -117,10 +125,11 @@ def build(options: Options) -> Manifest | None:
     with contextlib.ExitStack() as stack:
         for plan in plans.values():
             stack.enter_context(_lock(plan))
-        make_units(recipe, plans, options)
+        wanted = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
+        make_units(recipe, plans, wanted, options)
         from corpus.streams import finalise
 
-        for name, plan in plans.items():
+        for name, plan in wanted.items():
             records[name] = finalise(plan)
     if options.only:
         say(f"built {', '.join(records)}; build without --only for the manifest")
@@ -147,6 +156,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     from corpus.catalogue import find_source
     from corpus.inputs import all_origins, source_inputs
     from corpus.mixing import draws
+    from corpus.pipeline.corpus_steps import with_corpus_steps
     from corpus.pipeline.plan import StreamPlan
     from corpus.tokenization.engine import choose_engine
     from corpus.tokenization.spec import resolve_tokenizer
@@ -157,12 +167,14 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
         mirror=options.mirror.resolve() if options.mirror else None,
         cache_limit=options.cache_limit,
         keep=options.keep_downloads,
+        offline=options.offline,
         base_dir=options.recipe.resolve().parent,
     )
     sources = {name: find_source(entry.source, recipe.sources) for name, entry in recipe.mixture.items()}
     _refuse_twins(recipe)
     wanted = {name: source for name, source in sources.items() if not options.only or name in options.only}
-    needed = sources if recipe.tokenizer.kind == "train" else wanted
+    # Training a tokenizer and comparing documents across sources take all of them, whatever is built.
+    needed = sources if recipe.tokenizer.kind == "train" or any(s.corpus_wide for s in recipe.cleaning) else wanted
     preflight(all_origins(needed), config)
     inputs = {name: source_inputs(source, config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
@@ -171,10 +183,11 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
         say(f"note: {note}; using {engine}, which gives the same ids more slowly")
     samples = phase_tokens(recipe, options.max_tokens) // recipe.seq_len
     drawn = draws({name: entry.weight for name, entry in recipe.mixture.items()}, samples)
+    cleaning = [cast("CleaningStep", step.at(config.base_dir)) for step in recipe.cleaning]
     plans = {}
-    for name in wanted:
-        source, listing = inputs[name]
+    for name, (source, listing) in inputs.items():
         plans[name] = StreamPlan(
+            entry=name,
             source_name=recipe.mixture[name].source,
             source=source,
             origin=sources[name].origin,
@@ -183,15 +196,16 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
             engine=engine,
             seq_len=recipe.seq_len,
             boundary=recipe.boundary,
-            cleaning=recipe.cleaning,
+            cleaning=cleaning,
             malformed=recipe.malformed,
             unit_bytes=recipe.unit_bytes,
             token_limit=drawn[name] * (recipe.seq_len + 1) if options.max_tokens is not None else None,
             seed=recipe.seed,
             data=data,
             acquire=config,
+            keep_removed=options.keep_removed,
         )
-    return plans, tokenizer
+    return with_corpus_steps(plans), tokenizer
 
 
 def _refuse_twins(recipe: Recipe) -> None:
@@ -223,8 +237,13 @@ def _lock(plan: StreamPlan) -> Iterator[None]:
         yield
 
 
-def make_units(recipe: Recipe, plans: dict[str, StreamPlan], options: Options) -> None:
-    """Make all missing units of all streams, over as many rounds as a token limit needs."""
+def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, StreamPlan], options: Options) -> None:
+    """Make all missing units of the wanted streams, over as many rounds as a token limit needs.
+
+    Corpus steps first look at all ``plans`` they compare.
+    """
+    from corpus.acquire import Prefetcher
+    from corpus.pipeline.corpus_steps import run_corpus_steps
     from corpus.pipeline.run import run_jobs
     from corpus.pipeline.steps import Job
     from corpus.progress import BuildDisplay, SourceTotals
@@ -233,23 +252,39 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], options: Options) -
     data = options.out.resolve()
     work = data / ".build" / f"{recipe.name}-{os.getpid()}"
     saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}
-    while True:
-        jobs: list[Job] = []
-        owners: list[tuple[str, int]] = []
-        for name, plan in plans.items():
-            if plan.is_complete():
-                continue
-            sizes = {file.name: file.size or plan.unit_bytes for file in plan.listing.files}
-            for unit in missing_units(plan, options.workers):
-                jobs.append(Job(saved[name], unit.index))
-                owners.append((name, unit_bytes(unit, sizes)))
-        if not jobs:
-            break
+    index_of = {path: name for name, path in saved.items()}
+    sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
+
+    def run(jobs: list[Job], collect: int | None = None) -> None:
+        owners = []
+        for job in jobs:
+            name = index_of[job.plan]
+            owners.append((name, unit_bytes(plans[name].units[job.unit], sizes[name])))
         totals = {name: SourceTotals(sum(size for owner, size in owners if owner == name)) for name, _ in owners}
-        say(f"{len(jobs)} units of {len(totals)} sources, {options.workers} workers")
-        with BuildDisplay(totals) as display:
-            run_jobs(jobs, work, options.workers, functools.partial(_count_up, owners, totals, display))
+        what = "" if collect is None else f" for {recipe.cleaning[collect].step}"
+        say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers")
+        order = [(index_of[job.plan], piece) for job in jobs for piece in _files_of(plans[index_of[job.plan]], job)]
+        sources = {name: plan.source for name, plan in plans.items()}
+        listings = {name: plan.listing for name, plan in plans.items()}
+        config = next(iter(plans.values())).acquire
+        with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
+            show = functools.partial(_count_up, owners, totals, display)
+            run_jobs(jobs, work, options.workers, show, collect)
+
+    if any(plan.corpus_state for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
+        run_corpus_steps(plans, saved, run)
+    while jobs := [
+        Job(saved[name], unit.index)
+        for name, plan in wanted.items()
+        if not plan.is_complete()
+        for unit in missing_units(plan, options.workers)
+    ]:
+        run(jobs)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _files_of(plan: StreamPlan, job: Job) -> list[str]:
+    return [piece.file for piece in plan.units[job.unit].pieces]
 
 
 def _count_up(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files
+from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
 from corpus.acquire.models import listing_of
 from corpus.catalogue.models import FilesOrigin, Source
 from corpus.errors import UserError
@@ -30,7 +30,7 @@ def source_inputs(
     for name, (origin, file_format) in input_origins(source).items():
         other = source.model_copy(update={"origin": origin, "format": file_format, "prepare": None})
         parts.append((f"{name}:", other, list_files(other, config)))
-    identity = [[prefix + file.name, file.digest or file.url] for prefix, _, files in parts for file in files.files]
+    identity = [[prefix + file.name, file.size] for prefix, _, files in parts for file in files.files]
     revision = fingerprint([source.prepare.model_dump(mode="json"), [part[2].revision for part in parts], identity])
     folder = data / "prepared" / revision[:16]
     local = {}
@@ -42,9 +42,12 @@ def source_inputs(
             for file in files.files
         }
     joined = prepare(source, local, folder)
-    files = [SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{sha256_file(path)}") for path in joined]
+    for _, part, held in parts if local else []:
+        for file in held.files:
+            release(part, file, config)
+    whole = [SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{sha256_file(path)}") for path in joined]
     as_read = source.model_copy(update={"format": "jsonl", "origin": FilesOrigin(paths=[str(path) for path in joined])})
-    return as_read, listing_of(files, revision)
+    return as_read, listing_of(whole, revision)
 
 
 def all_origins(sources: dict[str, Source]) -> dict[str, Source]:

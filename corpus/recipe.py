@@ -181,6 +181,10 @@ class Recipe(Strict):
             low = self.tokens // per_step * per_step
             near = f"{low} or {low + per_step}" if low else str(per_step)
             raise ValueError(f"tokens must be a whole number of steps of {per_step} tokens: use {near}")
+        for place, step in enumerate(self.cleaning):
+            for name in step.sources:
+                if name not in self.mixture:
+                    raise ValueError(f"cleaning.{place}.sources names '{name}', which is no mixture entry")
         known = set(type(self).model_fields)
         for key in self.provenance:
             if key.split(".")[0] not in known:

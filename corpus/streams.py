@@ -168,7 +168,7 @@ def _record(
         boundary=plan.boundary,
         dtype=plan.dtype,
         tokenizer=plan.tokenizer,
-        cleaning=[step.model_dump(mode="json") for step in plan.cleaning],
+        cleaning=[step.key() for _, step in plan.steps],
         files=len(sizes),
         file_bytes=None if None in sizes else sum(size or 0 for size in sizes),
         token_limit=plan.token_limit,

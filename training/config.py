@@ -16,6 +16,7 @@ from corpus.config import parse
 from corpus.errors import UserError, nearest
 from corpus.manifest import MANIFEST_FILE, STREAM_FILE, Manifest, load_manifest
 from corpus.recipe import Recipe, Training, load_recipe
+from training.elastic import check_world
 from training.optim import check_schedule
 from training.sizes import CURRICULA, ModelConfig, apply_overrides, get_size
 
@@ -298,6 +299,18 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Processes of the job on this node; 1 without a launcher."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def check_startable(phase: Phase) -> None:
+    """Raise UserError when the job's processes cannot train the phase."""
+    training, local = phase.recipe.training, local_world_size()
+    check_world(training.global_batch, training.canonical_nodes, world_size() // local, local)
+    if training.distillation:
+        raise UserError(
+            f"it distils from {training.distillation.teacher}, which this trainer cannot do yet",
+            where=str(phase.path),
+            fix="Add --set distillation=null to train on the next-token loss alone.",
+        )
 
 
 def check_device(options: Options) -> None:

@@ -60,8 +60,8 @@ def _notes(cfg: ModelConfig) -> list[str]:
         layers = ", ".join(str(layer) for layer in cfg.global_layers)
         notes.append(
             f"Layers {layers} attend globally, the others to the last {cfg.sliding_window} tokens. Programs that know"
-            " this class only by its published models may drop the windows; llama.cpp's converter does, so do not convert"
-            " this model with it."
+            " this class only by its published models may drop the windows; llama.cpp's converter does, so do not"
+            " convert this model with it."
         )
     return ["", *notes] if notes else []
 

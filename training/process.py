@@ -53,14 +53,17 @@ def on_first(action: Callable[[], T]) -> T:
 
 
 class StopSignal:
-    """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it."""
+    """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it.
+
+    Make it after Composer is imported, which sets handlers of its own that exit with an error at once.
+    """
 
     def __init__(self) -> None:
         self.received = False
         signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if "RANK" in os.environ:
-            # Composer's launcher dies of SIGTERM without passing it on. Asking the kernel for the signal when the
-            # launcher ends, however it does, keeps its processes from training on unseen.
+            # The launcher passes SIGTERM on, but killed outright it would leave its processes training on unseen.
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -35,8 +35,9 @@ DIST_SECONDS = 1800.0
 """Longest wait for another process: saving 1.5 B parameters to a slow shared disk takes minutes."""
 
 
-def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
+def run(options: Options, phases: list[Phase]) -> None:
     """Train `phases` until the last step, `--until` or SIGTERM; raises UserError."""
+    stop = StopSignal()
     # Known, harmless, and repeated by every process: Composer about its own imports, torch about gloo and DDP.
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -54,7 +55,7 @@ def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
             options, phase, folder, start, ends[phase.index], stop, device
         ):
             break
-        start = Start(latest_checkpoint(folder.root), None, _carries(phases, phase.index + 1))
+        start = Start(on_first(lambda: latest_checkpoint(folder.root)), None, _carries(phases, phase.index + 1))
     on_first(lambda: _finish(folder, phases))
 
 
@@ -112,6 +113,8 @@ def _finish(folder: RunFolder, phases: list[Phase]) -> None:
             f"{last['recipe']}: step {last['step']} of {total}, {short(last['tokens'])} tokens, "
             f"loss {float(first['loss']):.4f} -> {float(last['loss']):.4f}"
         )
+        if last["step"] < total:
+            print("stopped before the end; the same command goes on from here")
         print(f"metrics {folder.metrics}, plot {folder.plot}, checkpoints {folder.checkpoints}", flush=True)
     folder.unlock()
 
@@ -151,6 +154,9 @@ def _train(
         lambda step: samples_digest([arrangement.step(step)]) if step < phase.steps else None,
     )
     if dist.get_global_rank() == 0:
+        if start.path and not start.record:
+            what = "weights and optimiser" if start.optimizer else "weights"
+            print(f"{phase.name}: starting from {what} of {start.path}")
         print(
             f"{phase.name}: size {phase.model.name}, {parameter_count(phase.model):,} parameters, "
             f"{recipe.tokens:,} tokens in {phase.steps:,} steps of {training.global_batch} x {recipe.seq_len}, "

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corpus.errors import UserError
 from corpus.files import atomic_write, write_json
-from corpus.manifest import read_json
+from corpus.manifest import MANIFEST_FILE, read_json
 from training import checkpoint
 from training.config import Options, Phase, describe, world_size
 from training.sizes import ModelConfig
@@ -107,11 +107,8 @@ class RunFolder:
 
     def enter_phase(self, phase: Phase, data: Path) -> None:
         """Copy the phase's manifest and tokenizer into the run."""
-        for path in (self.root / "manifest.json", self.root / "manifests" / f"{phase.name}.json"):
-            path.parent.mkdir(exist_ok=True)
-            phase.manifest.write(path.parent) if path.name == "manifest.json" else write_json(
-                path, read_json(phase.build / "manifest.json")
-            )
+        phase.manifest.write(self.root)
+        write_json(self.root / "manifests" / f"{phase.name}.json", read_json(self.root / MANIFEST_FILE))
         source = data / phase.manifest.tokenizer.path
         if source.is_dir():
             shutil.copytree(source, self.root / "tokenizer", dirs_exist_ok=True)

@@ -10,9 +10,8 @@ if __package__ in (None, ""):
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from training.config import check_device, local_world_size, parse_args, resolve, world_size
-from training.elastic import check_world
-from training.process import StopSignal, reported_once
+from training.config import check_device, check_startable, parse_args, resolve
+from training.process import reported_once
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,14 +25,11 @@ def main(argv: list[str] | None = None) -> None:
             print(report(options, phases))
             return
         for phase in phases:
-            local = local_world_size()
-            training = phase.recipe.training
-            check_world(training.global_batch, training.canonical_nodes, world_size() // local, local)
-        stop = StopSignal()
+            check_startable(phase)
         check_device(options)
         from training.run import run
 
-        run(options, phases, stop)
+        run(options, phases)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Step(Strict):
     """True for steps that compare documents with each other and so need passes of their own."""
 
     sources: tuple[str, ...] = ()
-    """Names of the sources this step applies to; empty means all."""
+    """Mixture entries this step applies to; empty means all."""
 
     def at(self, folder: Path) -> Step:
         """This step with its relative paths taken from ``folder`` (the recipe's)."""
@@ -346,7 +346,3 @@ CleaningStep = Annotated[
 ]
 """One entry of a recipe's `cleaning` list."""
 
-
-def steps_for(cleaning: list[CleaningStep], source: str) -> list[CleaningStep]:
-    """The steps of a recipe that apply to one source, in order."""
-    return [spec for spec in cleaning if not spec.sources or source in spec.sources]

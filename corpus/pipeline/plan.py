@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from corpus.acquire import AcquireConfig, Listing
 from corpus.catalogue.models import Origin, Source
+from corpus.cleaning.droplists import UnitRef
 from corpus.cleaning.specs import CleaningStep
 from corpus.config import Strict, parse
 from corpus.files import canonical_json, fingerprint
@@ -19,6 +20,7 @@ STREAM_FORMAT = 1
 """Raised whenever the code changes a stream's bytes; part of every stream's key."""
 UNIT_FILE = "unit.json"
 TAIL_FILE = "tail.bin"
+SHOWN_FILE = "documents.json"
 TOKENIZER_JSON = "tokenizer.json"
 
 
@@ -36,6 +38,14 @@ class StreamPlan(Strict):
     seq_len: int
     boundary: Boundary
     cleaning: list[CleaningStep]
+    """All steps of the recipe, paths resolved; `steps` has those that apply to this entry."""
+    entry: str
+    """Name of the mixture entry."""
+    corpus_state: dict[int, Path] = {}
+    """Folder of each corpus step's findings, by its place in `cleaning`."""
+    corpus_members: dict[int, list[tuple[str, int, str]]] = {}
+    """(source, its number of units, its key) of all streams a corpus step compares, in order."""
+    keep_removed: bool = False
     malformed: Literal["drop", "fail"]
     unit_bytes: int
     token_limit: int | None
@@ -58,7 +68,9 @@ class StreamPlan(Strict):
             "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
             "seq_len": self.seq_len,
             "dtype": self.dtype,
-            "cleaning": [step.model_dump(mode="json") for step in self.cleaning],
+            "cleaning": [step.key() for _, step in self.steps],
+            # What a corpus step drops here depends on all it compares with, in their order.
+            "compared_with": {str(step): [m[2] for m in members] for step, members in self.corpus_members.items()},
             "malformed": self.malformed,
             "unit_bytes": self.unit_bytes,
             "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
@@ -89,6 +101,21 @@ class StreamPlan(Strict):
         """The stream's units in order."""
         sample_seed = self.seed if self.token_limit is not None else None
         return plan_units(list(self.listing.files), self.source.format, self.unit_bytes, sample_seed)
+
+    @functools.cached_property
+    def steps(self) -> list[tuple[int, CleaningStep]]:
+        """(place in the recipe, step) of the cleaning steps that apply to this entry."""
+        return [
+            (place, step) for place, step in enumerate(self.cleaning) if not step.sources or self.entry in step.sources
+        ]
+
+    def corpus_units(self, step: int) -> list[UnitRef]:
+        """All units a corpus step compares, in the order that decides which of two equal documents stays."""
+        return [UnitRef(source, unit) for source, units, _ in self.corpus_members[step] for unit in range(units)]
+
+    def removed_file(self, unit: Unit) -> Path:
+        """Where a unit's removed documents are kept."""
+        return self.data / "removed" / self.folder.name / f"{unit.folder}.jsonl.zst"
 
     def unit_folder(self, unit: Unit) -> Path:
         """Final place of a unit's shards and record."""

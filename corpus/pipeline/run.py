@@ -41,9 +41,12 @@ class Progress:
     done: set[int] = field(default_factory=set)
 
 
-def run_jobs(jobs: list[Job], work: Path, workers: int, show: Callable[[Progress], None]) -> None:
+def run_jobs(
+    jobs: list[Job], work: Path, workers: int, show: Callable[[Progress], None], collect: int | None = None
+) -> None:
     """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
 
+    ``collect``: instead of making shards, let this corpus step of the recipe's cleaning look at the documents.
     ``work`` is a scratch folder for this run; ``show`` is called with the counts about five times a second.
     """
     progress = Progress()
@@ -54,7 +57,7 @@ def run_jobs(jobs: list[Job], work: Path, workers: int, show: Callable[[Progress
         attempt.mkdir(parents=True)
         jobs_file = attempt / "jobs.json"
         jobs_file.write_text(json.dumps([jobs[index] for index in remaining]))
-        watcher = _Watcher(attempt, remaining, progress, show)
+        watcher = _Watcher(attempt, remaining, progress, show, collect)
         lost = watcher.run(jobs_file, min(workers, len(remaining)))
         watcher.raise_failures()
         finished = {index for index in remaining if index in progress.done}
@@ -72,12 +75,21 @@ def run_jobs(jobs: list[Job], work: Path, workers: int, show: Callable[[Progress
 class _Watcher:
     """One start of the executor, and what its workers leave in the attempt's folder."""
 
-    def __init__(self, folder: Path, indices: list[int], progress: Progress, show: Callable[[Progress], None]) -> None:
-        self.folder, self.indices, self.progress, self.show = folder, indices, progress, show
+    def __init__(
+        self,
+        folder: Path,
+        indices: list[int],
+        progress: Progress,
+        show: Callable[[Progress], None],
+        collect: int | None,
+    ) -> None:
+        self.folder, self.indices, self.progress, self.show, self.collect = folder, indices, progress, show, collect
 
     def run(self, jobs_file: Path, workers: int) -> str | None:
         """Run until the executor ends or loses a worker; returns what was lost."""
         arguments = [str(jobs_file), str(len(self.indices)), str(workers)]
+        if self.collect is not None:
+            arguments.append(str(self.collect))
         with (self.folder / "executor.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "corpus.pipeline.run", *arguments],
@@ -158,11 +170,12 @@ class UnitMarks:
         (self.folder / f"running-{self.rank}").unlink(missing_ok=True)
 
 
-def _execute(jobs_file: Path, tasks: int, workers: int) -> None:
+def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> None:
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
     _die_with_parent()
 
-    import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
+    if collect is None:
+        import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
     from datatrove.executor import LocalPipelineExecutor
 
     from corpus.pipeline.plan import load_plan
@@ -170,13 +183,15 @@ def _execute(jobs_file: Path, tasks: int, workers: int) -> None:
     from corpus.streams import finalise, missing_units
 
     LocalPipelineExecutor(
-        pipeline=unit_pipeline(jobs_file),
+        pipeline=unit_pipeline(jobs_file, collect),
         tasks=tasks,
         workers=workers,
         logging_dir=str(jobs_file.parent / "datatrove"),
         skip_completed=False,  # our unit records decide what is done
         start_method="fork",  # the workers start with this process's imports
     ).run()
+    if collect is not None:
+        return
     for path in dict.fromkeys(Job(*job).plan for job in json.loads(jobs_file.read_bytes())):
         plan = load_plan(Path(path))
         if not missing_units(plan, 0):
@@ -225,4 +240,4 @@ def _kill_group(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    _execute(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    _execute(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) if sys.argv[4:] else None)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import itertools
 import json
 import os
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from corpus.acquire import fetch, release
 from corpus.adapters import BadRecord
+from corpus.cleaning.dedup import HashWriter
+from corpus.cleaning.droplists import DropList, DropReason, UnitRef, load_drop_list
+from corpus.cleaning.specs import ExactDedupStep, MinhashStep
 from corpus.errors import UserError
-from corpus.files import publish_dir
+from corpus.files import atomic_write, publish_dir
 from corpus.manifest import Documents, Tokens, UnitRecord
 from corpus.pack import Packer, with_boundaries
-from corpus.pipeline.plan import TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
+from corpus.pipeline.plan import SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
 from corpus.pipeline.run import UnitMarks
 from corpus.read import read_piece
 from corpus.tokenization.engine import ReferenceEngine, compare, load_engine, special_table
@@ -32,8 +40,17 @@ from corpus.units import Unit
 SHARD_BYTES = 64 << 20
 BATCH_DOCUMENTS, BATCH_CHARS = 512, 2 << 20
 """A batch for the tokeniser is closed at either limit."""
+SHOWN_UNITS, SHOWN_DOCUMENTS, SHOWN_CHARS = 4, 3, 2000
+"""Documents kept as text for the report: of the first units, the first few, cut short."""
 CHECK_FIRST, CHECK_EVERY, CHECK_MAX_CHARS = 4, 1024, 1 << 17
 """Documents encoded by both engines: the unit's first ones, then every 1024th, up to this length."""
+
+
+CLEAN_DOCUMENTS = 64
+"""Documents that go through the cleaning steps together."""
+
+BatchStep = Callable[["list[Numbered]"], "list[str | None]"]
+"""For each document of a batch: None to keep it, or the reason to drop it."""
 
 
 class Job(NamedTuple):
@@ -51,6 +68,7 @@ class Tally:
         self.dropped: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
+        self.shown: list[dict[str, Any]] = []
         self.full = False
         """Set when the token limit is reached: the reader stops."""
         self._published = 0.0
@@ -101,55 +119,162 @@ class ReadRecords(UnitStep):
         for piece in unit.pieces:
             file = files[piece.file]
             path = fetch(plan.source, plan.listing, file, plan.acquire)
-            for place, record in read_piece(path, file.name, plan.source.format, piece.start, piece.end, columns):
-                tally.read += 1
-                try:
-                    if isinstance(record, BadRecord):
-                        raise record
-                    text = text_of(record)
-                    if not text:
-                        raise BadRecord("empty")
-                except BadRecord as bad:
-                    if plan.malformed == "fail" and bad.reason != "empty":
-                        raise UserError(
-                            f"record is malformed ({bad.reason})",
-                            where=f"{plan.source_name}: {file.name}:{place}",
-                            fix="Mend the file, or set 'malformed: drop' in the recipe to drop and count such records.",
-                        ) from None
-                    tally.dropped[bad.reason] += 1
-                    continue
-                yield Document(text=text, id=f"{file.name}:{place}", metadata=record)
-                if tally.full:
-                    return
-            release(plan.source, file, plan.acquire)
+            try:
+                records = read_piece(path, file.name, plan.source.format, piece.start, piece.end, columns)
+                for place, record in records:
+                    tally.read += 1
+                    try:
+                        if isinstance(record, BadRecord):
+                            raise record
+                        text = text_of(record)
+                        if not text:
+                            raise BadRecord("empty")
+                    except BadRecord as bad:
+                        self._count_bad(plan, f"{file.name}:{place}", bad)
+                        continue
+                    yield Document(text=text, id=f"{file.name}:{place}", metadata=record)
+                    if tally.full:
+                        return
+            finally:
+                release(plan.source, file, plan.acquire)
+
+    def _count_bad(self, plan: StreamPlan, where: str, bad: BadRecord) -> None:
+        if plan.malformed == "fail" and bad.reason != "empty":
+            raise UserError(
+                f"record is malformed ({bad.reason})",
+                where=f"{plan.source_name}: {where}",
+                fix="Mend the file, or set 'malformed: drop' in the recipe to drop and count such records.",
+            ) from None
+        self.tally.dropped[bad.reason] += 1
+
+
+class Numbered(NamedTuple):
+    """A document and its place among the unit's readable records, by which corpus steps know it."""
+
+    ordinal: int
+    document: Document
 
 
 class Clean(UnitStep):
-    """Applies the recipe's cleaning steps in order; counts drops by reason and rewritten documents by step."""
+    """Applies the recipe's cleaning steps in order; counts drops by reason and rewritten documents by step.
+
+    ``until`` stops before that step of the recipe: what a corpus step collects has been through the steps before it.
+    """
 
     type = "🔻 - FILTER"
     name = "recipe cleaning"
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def __init__(self, jobs: Path, tally: Tally, until: int | None = None) -> None:
+        super().__init__(jobs, tally)
+        self.until = until
+
+    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Numbered]:
         """See datatrove's PipelineStep."""
-        plan, _ = self.job(rank)
-        steps = [(spec.step, spec.function()) for spec in plan.cleaning]
+        plan, unit = self.job(rank)
+        steps = cleaning_functions(plan, unit, self.until)
+        numbered = (Numbered(ordinal, document) for ordinal, document in enumerate(data))
         if not steps:
-            yield from data
+            yield from numbered
             return
-        for document in data:
-            for name, step in steps:
-                before = document.text
-                reason = step(document)
-                if reason is None and not document.text:
-                    reason = "empty"
-                if reason is not None:
-                    self.tally.dropped[reason] += 1
-                    break
-                if document.text is not before and document.text != before:
-                    self.tally.changed[name] += 1
+        with _Removed(plan, unit if self.until is None else None) as removed:
+            while batch := list(itertools.islice(numbered, CLEAN_DOCUMENTS)):
+                for name, step in steps:
+                    before = [entry.document.text for entry in batch]
+                    kept = []
+                    for entry, text, reason in zip(batch, before, step(batch), strict=True):
+                        if reason is None and not entry.document.text:
+                            reason = "empty"
+                        if reason is not None:
+                            self.tally.dropped[reason] += 1
+                            removed.add(entry.document, text, reason)
+                            continue
+                        if entry.document.text is not text and entry.document.text != text:
+                            self.tally.changed[name] += 1
+                        kept.append(entry)
+                    batch = kept
+                yield from batch
+
+
+def cleaning_functions(plan: StreamPlan, unit: Unit, until: int | None) -> list[tuple[str, BatchStep]]:
+    """(name, function over a batch) for each cleaning step of the stream, those before ``until`` only."""
+    functions: list[tuple[str, BatchStep]] = []
+    for position, spec in plan.steps:
+        if until is not None and position >= until:
+            break
+        if isinstance(spec, ExactDedupStep | MinhashStep):
+            reason: DropReason = "duplicate" if isinstance(spec, ExactDedupStep) else "near_duplicate"
+            drops = load_drop_list(plan.corpus_state[position], UnitRef(plan.source_name, unit.index), reason)
+            functions.append((spec.step, functools.partial(_check_each, drops)))
+        else:
+            functions.append((spec.step, _over_batches(spec.function())))
+    return functions
+
+
+def _check_each(drops: DropList, batch: list[Numbered]) -> list[str | None]:
+    return [drops.check(entry.ordinal) for entry in batch]
+
+
+def _over_batches(function: Any) -> BatchStep:
+    if hasattr(function, "batch"):
+        return lambda batch: function.batch([entry.document for entry in batch])
+    return lambda batch: [function(entry.document) for entry in batch]
+
+
+class _Removed:
+    """Keeps removed documents, with the reason, in a compressed side file of the unit (when asked to)."""
+
+    def __init__(self, plan: StreamPlan, unit: Unit | None) -> None:
+        self._path = plan.removed_file(unit) if unit is not None and plan.keep_removed else None
+        self._lines: list[bytes] = []
+
+    def __enter__(self) -> _Removed:
+        return self
+
+    def add(self, document: Document, text: str, reason: str) -> None:
+        """A document and the text it had before the step that removed it."""
+        if self._path is not None:
+            self._lines.append(orjson.dumps({"id": document.id, "reason": reason, "text": text}) + b"\n")
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if self._path is not None and kind is None:
+            import zstandard
+
+            with atomic_write(self._path) as file:
+                file.write(zstandard.compress(b"".join(self._lines)))
+
+
+class Collect(UnitStep):
+    """The end of a corpus step's own pass: keeps what the step compares documents by, instead of tokenising them."""
+
+    type = "🧹 - COLLECTOR"
+    name = "corpus step"
+
+    def __init__(self, jobs: Path, tally: Tally, step: int) -> None:
+        super().__init__(jobs, tally)
+        self.step = step
+
+    def run(self, data: Iterator[Numbered], rank: int = 0, world_size: int = 1) -> None:
+        """Consumes the pipeline."""
+        plan, unit = self.job(rank)
+        folder, spec = plan.corpus_state[self.step], dict(plan.steps)[self.step]
+        with unit_work(self, plan, unit, rank):
+            if isinstance(spec, MinhashStep):
+                from corpus.cleaning.minhash import write_signatures
+
+                refs = plan.corpus_units(self.step)
+                position = refs.index(UnitRef(plan.source_name, unit.index))
+                write_signatures(folder, refs, position, spec, self._texts(data, rank))
             else:
-                yield document
+                writer = HashWriter(folder, UnitRef(plan.source_name, unit.index))
+                for ordinal, text in self._texts(data, rank):
+                    writer.add(ordinal, text)
+                writer.close()
+
+    def _texts(self, data: Iterator[Numbered], rank: int) -> Iterator[tuple[int, str]]:
+        for entry in data:
+            self.tally.text_bytes += len(entry.document.text)
+            self.tally.publish(self.jobs.parent / f"progress-{rank}.json")
+            yield entry.ordinal, entry.document.text
 
 
 class Tokenize(UnitStep):
@@ -158,13 +283,13 @@ class Tokenize(UnitStep):
     type = "🔢 - TOKENIZER"
     name = "batched tokeniser"
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[NDArray[np.uint32]]:
+    def run(self, data: Iterator[Numbered], rank: int = 0, world_size: int = 1) -> Iterator[NDArray[np.uint32]]:
         """Yields flat arrays of ids with boundaries."""
-        plan, _ = self.job(rank)
+        plan, unit = self.job(rank)
         engine = load_engine(plan.tokenizer_json, plan.engine)
         is_special = special_table(plan.tokenizer_json, plan.tokenizer.vocab_size)
         tally, tokenizer = self.tally, plan.tokenizer
-        for texts, names, checked in _batches(data, plan.engine != ReferenceEngine.name):
+        for texts, names, checked in _batches((entry.document for entry in data), plan.engine != ReferenceEngine.name):
             ids, lengths = engine.encode_batch(texts)
             if checked:
                 reference = load_engine(plan.tokenizer_json, ReferenceEngine.name)
@@ -179,6 +304,8 @@ class Tokenize(UnitStep):
             tally.lengths.update(_bit_lengths(lengths))
             packed = with_boundaries(ids, lengths, plan.boundary, tokenizer.bos_id, tokenizer.eos_id)
             tally.boundary_tokens += len(packed) - len(ids)
+            if unit.index < SHOWN_UNITS and not tally.shown:
+                tally.shown = _shown(texts, names, lengths + (len(packed) - len(ids)) // len(texts), packed)
             tally.publish(self.jobs.parent / f"progress-{rank}.json")
             yield packed
 
@@ -203,6 +330,22 @@ def _batches(data: Iterator[Document], check: bool) -> Iterator[tuple[list[str],
         yield texts, names, checked
 
 
+def _shown(
+    texts: list[str], names: list[str], lengths: NDArray[np.int64], packed: NDArray[np.uint32]
+) -> list[dict[str, Any]]:
+    """The first documents as {name, text, ids with boundaries}, each cut short, for people to look at."""
+    ends = np.cumsum(lengths)
+    return [
+        {
+            "name": names[index],
+            "text": texts[index][:SHOWN_CHARS],
+            "cut": len(texts[index]) > SHOWN_CHARS,
+            "ids": packed[ends[index] - lengths[index] : ends[index]][:SHOWN_CHARS].tolist(),
+        }
+        for index in range(min(SHOWN_DOCUMENTS, len(texts)))
+    ]
+
+
 def _utf8_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
@@ -222,23 +365,12 @@ class WriteShards(UnitStep):
     def run(self, data: Iterator[NDArray[np.uint32]], rank: int = 0, world_size: int = 1) -> None:
         """Consumes the pipeline. A failure is left as a file for the parent to report, so that other units go on."""
         plan, unit = self.job(rank)
-        final = plan.unit_folder(unit)
         beside = plan.folder / "work" / f"{unit.folder}-{os.getpid()}"
-        marks = UnitMarks(self.jobs.parent, rank)
         try:
-            with marks:
+            with unit_work(self, plan, unit, rank):
                 beside.mkdir(parents=True, exist_ok=True)
                 self._write(plan, unit, data, beside)
-                publish_dir(beside, final)
-                marks.done(self.tally.counts())
-        except Exception as error:
-            report = {
-                "where": f"{plan.source_name}, unit {unit.index}",
-                "user": [error.what, error.where, error.fix] if isinstance(error, UserError) else None,
-                "error": _disk_full(error, plan) or f"{type(error).__name__}: {error}",
-                "traceback": traceback.format_exc(),
-            }
-            (self.jobs.parent / f"failed-{rank}.json").write_text(json.dumps(report))
+                publish_dir(beside, plan.unit_folder(unit))
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -270,11 +402,30 @@ class WriteShards(UnitStep):
         )  # fmt: skip
         assert record.documents.read == record.documents.kept + sum(record.documents.dropped.values())
         assert record.tokens.text + record.tokens.boundary == record.tokens.written + record.tokens.remainder
+        (folder / SHOWN_FILE).write_text(json.dumps(tally.shown))
         (folder / UNIT_FILE).write_text(json.dumps(record.model_dump(mode="json")))
 
 
+@contextlib.contextmanager
+def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterator[None]:
+    """Mark a unit as in hand and then as done; leave a failure as a file for the parent, so that other units go on."""
+    marks = UnitMarks(step.jobs.parent, rank)
+    try:
+        with marks:
+            yield
+            marks.done(step.tally.counts())
+    except Exception as error:
+        report = {
+            "where": f"{plan.source_name}, unit {unit.index}",
+            "user": [error.what, error.where, error.fix] if isinstance(error, UserError) else None,
+            "error": _disk_full(error, plan) or f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+        (step.jobs.parent / f"failed-{rank}.json").write_text(json.dumps(report))
+
+
 def _disk_full(error: Exception, plan: StreamPlan) -> str | None:
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left under {plan.data}; free some and run the same command again"
     return None
 
@@ -293,7 +444,12 @@ def shard_writer(folder: Path, seq_len: int, dtype: str) -> Any:
     )
 
 
-def unit_pipeline(jobs: Path) -> list[PipelineStep]:
-    """The steps for one unit; rank r of the executor works on job r of the jobs file."""
+def unit_pipeline(jobs: Path, collect: int | None) -> list[PipelineStep]:
+    """The steps for one unit; rank r of the executor works on job r of the jobs file.
+
+    With ``collect`` it is the pass in which that corpus step of the recipe's cleaning looks at all documents.
+    """
     tally = Tally()
-    return [step(jobs, tally) for step in (ReadRecords, Clean, Tokenize, WriteShards)]
+    if collect is not None:
+        return [ReadRecords(jobs, tally), Clean(jobs, tally, collect), Collect(jobs, tally, collect)]
+    return [ReadRecords(jobs, tally), Clean(jobs, tally), Tokenize(jobs, tally), WriteShards(jobs, tally)]

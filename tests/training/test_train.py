@@ -101,8 +101,8 @@ def test_overrides_reach_every_hyperparameter() -> None:
     recipe = Recipe.model_validate(recipe_dict("mix", 24))
     changed = override(
         recipe,
-        ["optimizer.lr=1e-4", "training.schedule.kind=linear", f"tokens={STEP_TOKENS * 2.0}", "optimizer.clip_norm=null",
-         "model.rope_theta=5e5", "document_mask=true", "optimizer.betas=[0.8, 0.9]"],
+        ["optimizer.lr=1e-4", "training.schedule.kind=linear", f"tokens={STEP_TOKENS * 2.0}",
+         "optimizer.clip_norm=null", "model.rope_theta=5e5", "document_mask=true", "optimizer.betas=[0.8, 0.9]"],
         "r.yaml",
     )  # fmt: skip
     training = changed.training
@@ -194,8 +194,27 @@ def test_weights_of_another_run_start_a_new_one_and_a_loss_that_is_no_number_sto
     assert [len(rank) for rank in bad["ranks"]] == [8] and {"sample", "source"} == set(bad["ranks"][0][0])
 
 
-def test_composer_launches_it_and_its_processes_do_not_outlive_the_launcher(tmp_path: Path) -> None:
-    """The very command of the README, on two processes; then its launcher is killed."""
+def test_processes_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
+    sign = tmp_path / "stopped"
+    child = (
+        "import pathlib, time; from training.process import StopSignal; stop = StopSignal(); print(flush=True)\n"
+        "while not stop.received: time.sleep(0.01)\n"
+        f"pathlib.Path({str(sign)!r}).touch()"
+    )
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "RANK": "0"}
+    )
+    assert launcher.stdout
+    launcher.stdout.readline()
+    launcher.kill()
+    launcher.stdout.read()
+    launcher.wait()
+    assert sign.exists()
+
+
+def test_composer_launches_it_and_sigterm_saves_and_exits_with_zero(tmp_path: Path) -> None:
+    """The very command of the README, on two processes, until a scheduler asks it to go."""
     path = build(tmp_path, "mix", 400, (60, 20))
     run = tmp_path / "runs" / "tiny-mix"
     command = [str(Path(sys.executable).parent / "composer"), "-n", "2", "training/train.py", "--size", "tiny"]
@@ -210,9 +229,8 @@ def test_composer_launches_it_and_its_processes_do_not_outlive_the_launcher(tmp_
             assert time.monotonic() < deadline and launcher.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.02)
     finally:
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
-    lock = runs.RunFolder(run)
-    lock.lock()
+        launcher.send_signal(signal.SIGTERM)
+        code = launcher.wait(60)
+    assert code == 0, (tmp_path / "log").read_text()
     saved = checkpoint.listing(run / "checkpoints")
     assert len(saved) == 1 and checkpoint.verify(saved[0]).step == len(metrics(run)) < 400

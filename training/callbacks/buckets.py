@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from composer.core import Callback, State
+from composer.core import Callback, State, get_precision_context
 from composer.loggers import Logger
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,7 +31,9 @@ class SettleBuckets(Callback):
             return
         zeros = torch.zeros(self.sequences, self.seq_len, dtype=torch.int64)
         batch = {INPUTS: zeros, TARGETS: zeros, SOURCES: zeros[:, 0]}
-        model(state.device.batch_to_device(batch)).backward()
+        with get_precision_context(state.precision):
+            loss = model(state.device.batch_to_device(batch))
+        loss.backward()
         state.optimizers[0].zero_grad(set_to_none=True)
         inner = model.module
         assert isinstance(inner, TrainingModel)

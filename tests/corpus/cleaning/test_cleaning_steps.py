@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from corpus.cleaning.specs import CleaningStep, DocumentStep, steps_for
+from corpus.cleaning.specs import CleaningStep, DocumentStep
 from corpus.config import Strict, parse
 from corpus.errors import UserError
 
@@ -207,18 +207,6 @@ def test_mistakes_in_a_recipe_name_the_key(step: dict[str, Any], says: str) -> N
         parse(_Cleaning, {"cleaning": [step]}, "r.yaml")
     assert says in caught.value.one_line()
     assert "r.yaml" in caught.value.one_line()
-
-
-def test_steps_apply_to_the_sources_they_name_and_keys_leave_the_names_out() -> None:
-    cleaning = parse(
-        _Cleaning,
-        {"cleaning": [{"step": "length"}, {"step": "score", "minimum": 3, "sources": ["web"]}, {"step": "minhash"}]},
-        "r.yaml",
-    ).cleaning
-    assert [spec.step for spec in steps_for(cleaning, "web")] == ["length", "score", "minhash"]
-    assert [spec.step for spec in steps_for(cleaning, "wiki")] == ["length", "minhash"]
-    assert cleaning[1].key() == {"step": "score", "field": "score", "minimum": 3.0}
-    assert [spec.corpus_wide for spec in cleaning] == [False, False, True]
 
 
 def test_reading_a_recipe_loads_no_heavy_library() -> None:
