@@ -333,6 +333,7 @@ def _write_manifest(
     from corpus.files import fingerprint
     from corpus.manifest import Manifest, ManifestSource
     from corpus.mixing import draws
+    from corpus.report import write_report
     from corpus.show import show_manifest
 
     tokens = phase_tokens(recipe, options.max_tokens)
@@ -392,6 +393,7 @@ def _write_manifest(
     path = manifest.write(options.out / recipe.name)
     show_manifest(manifest)
     say(f"manifest: {path}")
+    say(f"report: {write_report(manifest, path.parent)}")
     return manifest
 
 

@@ -102,9 +102,17 @@ class Distillation(Strict):
     """forward is KL(teacher || student)."""
     temperature: float = Field(default=1.0, gt=0)
     ce_weight: float = Field(default=0.0, ge=0, le=1)
-    """Weight of the plain next-token loss; the KL term gets 1 - ce_weight."""
+    """Weight of the plain next-token loss; the KL term, times temperature squared, gets 1 - ce_weight."""
     top_k: int | None = Field(default=None, ge=1)
-    """Keep only the teacher's k most likely tokens (null: the full vocabulary)."""
+    """Keep only the teacher's k most likely tokens, all others merged into one outcome (null: the full vocabulary)."""
+    cache: bool = False
+    """Read the teacher's top k from what `python -m training.teacher` wrote beside the streams; needs top_k."""
+
+    @model_validator(mode="after")
+    def _cache_holds_top_k(self) -> Distillation:
+        if self.cache and self.top_k is None:
+            raise ValueError("cache needs top_k: the number of tokens that python -m training.teacher kept")
+        return self
 
 
 class ModelOverrides(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from composer.models import ComposerModel
 from torch import Tensor, nn
 
+from training.distillation.loss import LogitsOf, Objective, TopK, distillation_loss
 from training.model import Block, MobileLM, cross_entropy
 from training.sizes import ModelConfig
 
@@ -23,9 +24,20 @@ class StepSums:
     """Loss sums of one optimiser step on this rank."""
 
     loss: Tensor
-    """(sources,) float64: sum over samples of their mean token loss."""
+    """(sources,) float64: sum over samples of their mean cross-entropy per token."""
+    kd: Tensor
+    """(sources,) float64: the same of the distillation term; zeros without a teacher."""
     samples: Tensor
     """(sources,) float64: number of samples."""
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """A teacher and how to learn from it."""
+
+    teacher: Callable[[Mapping[str, Tensor]], LogitsOf | TopK]
+    """What the teacher says of a batch."""
+    objective: Objective
 
 
 class TrainingModel(ComposerModel):
@@ -35,17 +47,24 @@ class TrainingModel(ComposerModel):
     read from the batch, so that a run's arithmetic depends on the ids alone.
     """
 
-    def __init__(self, cfg: ModelConfig, sources: Sequence[str]) -> None:
+    def __init__(self, cfg: ModelConfig, sources: Sequence[str], distiller: Distiller | None = None) -> None:
         super().__init__()
         self.model = MobileLM(cfg)
         self.sources = tuple(sources)
+        self.distiller = distiller
         self._sums: StepSums | None = None
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean next-token loss of a microbatch, scalar; see the keys above for shapes."""
-        objective = partial(cross_entropy, targets=batch[TARGETS])
-        mean, tokens = self.model(batch[INPUTS], batch.get(DOCUMENTS), objective=objective)
-        self._add(tokens.mean(dim=1), batch[SOURCES])
+        """Mean loss of a microbatch, scalar: next-token, or distillation; see the keys above for shapes."""
+        inputs, targets = (batch[INPUTS], batch.get(DOCUMENTS)), batch[TARGETS]
+        if self.distiller is None:
+            mean, tokens = self.model(*inputs, objective=partial(cross_entropy, targets=targets))
+            self._add(tokens, None, batch[SOURCES])
+            return mean
+        teacher = self.distiller.teacher(batch)
+        objective = partial(distillation_loss, targets=targets, teacher=teacher, objective=self.distiller.objective)
+        mean, tokens, kd = self.model(*inputs, objective=objective)
+        self._add(tokens, kd, batch[SOURCES])
         return mean
 
     def loss(self, outputs: Tensor, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -53,13 +72,16 @@ class TrainingModel(ComposerModel):
         return outputs
 
     @torch.no_grad()
-    def _add(self, losses: Tensor, sources: Tensor) -> None:
+    def _add(self, losses: Tensor, kd: Tensor | None, sources: Tensor) -> None:
+        """`losses` and `kd` (B, S)."""
         if self._sums is None:
             zeros = torch.zeros(len(self.sources), dtype=torch.float64, device=losses.device)
-            self._sums = StepSums(zeros, zeros.clone())
+            self._sums = StepSums(zeros, zeros.clone(), zeros.clone())
         # One-hot product instead of index_add_: the latter adds in no fixed order on CUDA.
         hot = nn.functional.one_hot(sources, len(self.sources)).double()
-        self._sums.loss += losses.double() @ hot
+        self._sums.loss += losses.mean(dim=1).double() @ hot
+        if kd is not None:
+            self._sums.kd += kd.mean(dim=1).double() @ hot
         self._sums.samples += hot.sum(dim=0)
 
     def take_sums(self) -> StepSums | None:

@@ -69,17 +69,17 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One resolved training phase."""
+class PlannedPhase:
+    """One training phase as far as its recipe alone tells."""
 
     index: int
     recipe: Recipe
-    """With the overrides applied, and the token budget of the build."""
+    """With the overrides applied, and the token budget of the build where there is one."""
     path: Path
+    model: ModelConfig
     build: Path
     """The build directory, `DATA/<recipe name>`."""
-    manifest: Manifest
-    model: ModelConfig
+    build_command: str
 
     @property
     def name(self) -> str:
@@ -90,6 +90,13 @@ class Phase:
     def steps(self) -> int:
         """Optimiser steps of the phase."""
         return self.recipe.steps
+
+
+@dataclass(frozen=True)
+class Phase(PlannedPhase):
+    """A phase whose build is there and fits."""
+
+    manifest: Manifest
 
 
 def parse_args(argv: list[str] | None = None) -> Options:
@@ -208,28 +215,23 @@ def resolve(options: Options) -> list[Phase]:
 
     Recipes that are not built are all named at once, with the commands that build them.
     """
-    size = get_size(options.size)
-    paths = (
-        [options.recipe]
-        if options.recipe
-        else [_recipe_path(name) for name in options.phases or CURRICULA[size.family]]
-    )
-    recipes = [load_recipe(path) for path in paths]
-    unbuilt = [
-        f"python -m corpus.build {path}{_out(options.data)}"
-        for path, recipe in zip(paths, recipes, strict=True)
-        if not (options.data / recipe.name / MANIFEST_FILE).is_file()
-    ]
-    if unbuilt:
-        many = f"{len(unbuilt)} of {len(recipes)} recipes are" if len(recipes) > 1 else "the recipe is"
-        raise UserError(f"{many} not built", where=str(options.data), fix=f"Run: {' && '.join(unbuilt)}")
-    phases = []
-    for index, (path, recipe) in enumerate(zip(paths, recipes, strict=True)):
-        phases.append(_phase(options, size, index, path, recipe))
-    widths = {phase.model.vocab_size for phase in phases}
-    if len(widths) > 1:
+    phases = plan(options)
+    built = [phase for phase in phases if isinstance(phase, Phase)]
+    commands = [phase.build_command for phase in phases if not isinstance(phase, Phase)]
+    if commands:
+        many = f"{len(commands)} of {len(phases)} recipes are" if len(phases) > 1 else "the recipe is"
+        raise UserError(f"{many} not built", where=str(options.data), fix=f"Run: {' && '.join(commands)}")
+    if len({phase.model.vocab_size for phase in built}) > 1:
         raise UserError("the phases do not share one tokenizer", where="--phases", fix="Train them as separate runs.")
-    return phases
+    return built
+
+
+def plan(options: Options) -> list[PlannedPhase]:
+    """The same phases, of which those without a build stay PlannedPhase."""
+    size = get_size(options.size)
+    names = options.phases or CURRICULA[size.family]
+    paths = [options.recipe] if options.recipe else [_recipe_path(name) for name in names]
+    return [_phase(options, size, index, path) for index, path in enumerate(paths)]
 
 
 def _recipe_path(name: str) -> Path:
@@ -244,24 +246,17 @@ def _out(data: Path) -> str:
     return "" if data == Path("data") else f" --out {data}"
 
 
-def _phase(options: Options, size: ModelConfig, index: int, path: Path, recipe: Recipe) -> Phase:
+def _phase(options: Options, size: ModelConfig, index: int, path: Path) -> PlannedPhase:
+    recipe = load_recipe(path)
     build = options.data / recipe.name
-    manifest = load_manifest(build)
-    rebuild = f"Run: python -m corpus.build {path}{_out(options.data)}"
-    _check_build(recipe, manifest, build, rebuild)
-    # A build made with --max-tokens holds a shorter phase than the recipe asks for; the override may shorten it more.
-    recipe = override(recipe.model_copy(update={"tokens": manifest.tokens}), options.overrides, str(path))
-    vocab = manifest.tokenizer.vocab_size
-    if options.fit_vocab or size.family == "tiny":
-        model = size.with_vocab(vocab)
-    elif vocab != size.vocab_size:
-        raise UserError(
-            f"its tokenizer has {vocab:,} ids, size {size.name} has {size.vocab_size:,}",
-            where=str(path),
-            fix="Use a recipe with the size's tokenizer, or add --fit-vocab to resize the embedding.",
-        )
-    else:
-        model = size
+    command = f"python -m corpus.build {path}{_out(options.data)}"
+    manifest = load_manifest(build) if (build / MANIFEST_FILE).is_file() else None
+    if manifest:
+        _check_build(recipe, manifest, build, f"Run: {command}")
+        # A build made with --max-tokens holds a shorter phase than the recipe asks for; --set may shorten it more.
+        recipe = recipe.model_copy(update={"tokens": manifest.tokens})
+    recipe = override(recipe, options.overrides, str(path))
+    model = _model(options, size, manifest, str(path))
     if recipe.seq_len > model.max_positions:
         raise UserError(
             f"its sequences of {recipe.seq_len} tokens exceed the {model.max_positions} positions of size {size.name}",
@@ -269,7 +264,23 @@ def _phase(options: Options, size: ModelConfig, index: int, path: Path, recipe: 
             fix="Build it with a shorter seq_len.",
         )
     check_schedule(recipe.training.schedule, recipe.steps, str(path))
-    return Phase(index, recipe, path, build, manifest, apply_overrides(model, recipe.training.model))
+    planned = PlannedPhase(index, recipe, path, apply_overrides(model, recipe.training.model), build, command)
+    return Phase(**vars(planned), manifest=manifest) if manifest else planned
+
+
+def _model(options: Options, size: ModelConfig, manifest: Manifest | None, where: str) -> ModelConfig:
+    if manifest is None:
+        return size
+    vocab = manifest.tokenizer.vocab_size
+    if options.fit_vocab or size.family == "tiny":
+        return size.with_vocab(vocab)
+    if vocab != size.vocab_size:
+        raise UserError(
+            f"its tokenizer has {vocab:,} ids, size {size.name} has {size.vocab_size:,}",
+            where=where,
+            fix="Use a recipe with the size's tokenizer, or add --fit-vocab to resize the embedding.",
+        )
+    return size
 
 
 def _check_build(recipe: Recipe, manifest: Manifest, build: Path, rebuild: str) -> None:
@@ -306,11 +317,9 @@ def check_startable(phase: Phase) -> None:
     training, local = phase.recipe.training, local_world_size()
     check_world(training.global_batch, training.canonical_nodes, world_size() // local, local)
     if training.distillation:
-        raise UserError(
-            f"it distils from {training.distillation.teacher}, which this trainer cannot do yet",
-            where=str(phase.path),
-            fix="Add --set distillation=null to train on the next-token loss alone.",
-        )
+        from training.distillation.start import check_teacher
+
+        check_teacher(phase)
 
 
 def check_device(options: Options) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from corpus.errors import UserError
-from training.config import Options, Phase
+from training.config import Options, Phase, PlannedPhase
 from training.elastic import legal_world_sizes
 from training.optim import lr_factor
 from training.peak import MEMORY, published
@@ -21,7 +22,7 @@ BYTES_PER_PARAMETER = 16
 """float32 weight, gradient and the two moments of Adam."""
 
 
-def report(options: Options, phases: list[Phase]) -> str:
+def report(options: Options, phases: Sequence[PlannedPhase]) -> str:
     """The whole dry run as text."""
     count, name, flops = hardware(options.gpus)
     model = phases[0].model
@@ -48,14 +49,14 @@ def report(options: Options, phases: list[Phase]) -> str:
     room = f" of {capacity} GB" if capacity else ""
     lines += [
         f"on {count} x {name} ({options.parallel}), {flops / 1e12:.0f} TFLOP/s peak, assumed MFU {ASSUMED_MFU:.0%}:",
-        f"  time: {days:.2f} days" if days >= 1 else f"  time: {days * 24:.2f} hours",
-        f"  memory for weights, gradients and Adam: {state:.1f} GB{room} per device; activations come on top",
-        f"  checkpoint: {parameters * 12 / 1e9:.1f} GB each, {options.keep} kept",
+        f"  time: {days:.3g} days" if days >= 1 else f"  time: {days * 24:.3g} hours",
+        f"  memory for weights, gradients and Adam: {state:.3g} GB{room} per device; activations come on top",
+        f"  checkpoint: {parameters * 12 / 1e9:.3g} GB each, {options.keep} kept",
     ]
     return "\n".join(lines)
 
 
-def common_worlds(phases: list[Phase]) -> list[int]:
+def common_worlds(phases: Sequence[PlannedPhase]) -> list[int]:
     """Numbers of processes that every phase can run on, with PER_NODE on each of several nodes."""
     each = [
         legal_world_sizes(phase.recipe.training.global_batch, phase.recipe.training.canonical_nodes, PER_NODE)
@@ -72,8 +73,8 @@ def hardware(text: str) -> tuple[int, str, float]:
     return int(count), name, published(name).flops
 
 
-def _phase_lines(phase: Phase) -> list[str]:
-    recipe, manifest = phase.recipe, phase.manifest
+def _phase_lines(phase: PlannedPhase) -> list[str]:
+    recipe = phase.recipe
     training, schedule = recipe.training, recipe.training.schedule
     optimizer = training.optimizer
     marks = sorted({1, max(1, schedule.warmup_steps), phase.steps // 2 or 1, phase.steps})
@@ -85,10 +86,16 @@ def _phase_lines(phase: Phase) -> list[str]:
         f"  learning rate at step {rates}",
         f"  AdamW betas {optimizer.betas}, eps {optimizer.eps:g}, decay {optimizer.weight_decay:g}, "
         f"clip {optimizer.clip_norm}, seed {recipe.seed}",
-        f"  data: {manifest.fingerprint[:12]}, " + ", ".join(
-            f"{name} {source.weight:.2%} ({source.epochs:.2f} epochs)" for name, source in manifest.sources.items()
-        ),
-    ]  # fmt: skip
+    ]
+    if isinstance(phase, Phase):
+        entries = phase.manifest.sources.items()
+        drawn = ", ".join(f"{name} {source.weight:.2%} ({source.epochs:.2f} epochs)" for name, source in entries)
+        lines.append(f"  data: {phase.manifest.fingerprint[:12]}, {drawn}")
+    else:
+        drawn = ", ".join(f"{name} {share:.2%}" for name, share in recipe.shares().items())
+        lines.append(f"  data: {drawn}; not built, run: {phase.build_command}")
+    if training.distillation:
+        lines.append(f"  distils from {training.distillation.teacher}")
     if training.sizes and phase.model.name not in training.sizes:
         lines.append(f"  note: published for {', '.join(training.sizes)}")
     return lines

@@ -179,12 +179,27 @@ class MixtureDataset(StreamingDataset):
                 self.source_names, self.shard_offset_per_stream, self.shards_per_stream, strict=True
             )
         ]
+        if cache_limit is not None:
+            self._check_cache(world)
 
     def _check_present(self) -> None:
         absent = np.flatnonzero(self._shard_states.numpy() == REMOTE)
         lost = [shard for shard in absent.tolist() if self.streams[self.stream_per_shard[shard]].remote is None]
         if lost:
             raise self._shard_error(lost[0], f"is missing ({len(lost)} missing in all)")
+
+    def _check_cache(self, world: World) -> None:
+        sizes, samples = arrange_epoch(self.plan, self._cycles, 0)
+        first = samples[np.cumsum(sizes) - sizes]
+        shards = {self.spanner[sample][0] for sample in first.tolist()}
+        share = sum(self.shards[shard].get_max_size() for shard in shards) // min(world.num_nodes, self.fields["canonical_nodes"])
+        if world.is_leader and self.cache_limit is not None and self.cache_limit < share:
+            log.warning(
+                "a cache limit of %d bytes is less than the %d that a virtual epoch reads on each node, all through "
+                "it: shards will be fetched again and again. Raise it, or lower training.virtual_epoch_samples.",
+                self.cache_limit,
+                share,
+            )
 
     def __len__(self) -> int:
         """Samples that this rank gets over the whole phase."""
@@ -300,13 +315,22 @@ class MixtureDataset(StreamingDataset):
             self._shard_states[shard_id] = REMOTE
             if self._cache_filelock.is_locked:
                 self._cache_filelock.release()
-            self._failure = self._shard_error(shard_id, str(error))
+            self._failure = error if isinstance(error, UserError) else self._shard_error(shard_id, str(error))
             if not hasattr(self, "_event"):
                 raise self._failure from error
             self._event.set()
         else:
             if self._shard_states[shard_id] == LOCAL:
                 self._ready.add(shard_id)
+
+    def _evict_coldest_shard(self) -> None:
+        try:
+            super()._evict_coldest_shard()
+        except ValueError:
+            raise UserError(
+                f"the cache limit of {self.cache_limit} bytes does not hold the shards that are read at once",
+                fix="Raise the limit.",
+            ) from None
 
     def _shard_error(self, shard_id: int, reason: str) -> UserError:
         return shard_error(self.streams[self.stream_per_shard[shard_id]], self.shards[shard_id], reason)
@@ -380,6 +404,8 @@ class MixtureLoader(DataLoader[dict[str, torch.Tensor]]):
         try:
             yield from super().__iter__()
         except UserError as error:
+            if self.num_workers == 0:
+                raise
             # torch re-raises a worker's error with its whole traceback as the message.
             raise UserError(error.what.strip().splitlines()[-1].removeprefix("corpus.errors.UserError: ")) from None
 
@@ -427,6 +453,8 @@ def build_loader(
         batch_size=dataset.device_batch,
         collate_fn=Collator(bos_id, eos_id, document_mask),
         num_workers=num_workers,
+        # Forked workers inherit the hold on this run's shared memory (training/shm.py); later Pythons default otherwise.
+        multiprocessing_context="fork" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_start_worker if num_workers else None,
         pin_memory=torch.cuda.is_available(),

@@ -23,6 +23,7 @@ from training.callbacks.schedule import LearningRate
 from training.checkpoint import Record
 from training.composer_model import TARGETS, TrainingModel
 from training.config import Options, Phase, microbatch, world_size
+from training.distillation.start import build_distiller
 from training.loader import MixtureLoader, MixtureSource, build_loader
 from training.optim import build_optimizer
 from training.peak import peak_of
@@ -125,9 +126,12 @@ def _train(
     """Train one phase up to `last_step`; False when the run ends before the phase does."""
     recipe, training = phase.recipe, phase.recipe.training
     on_first(lambda: folder.enter_phase(phase, options.data))
-    reproducibility.seed_all(recipe.seed)
     kind = "cuda" if device == "gpu" else "cpu"
-    model = TrainingModel(phase.model, tuple(phase.manifest.sources))
+    place = torch.device(kind, dist.get_local_rank()) if kind == "cuda" else torch.device(kind)
+    distiller = build_distiller(phase, place, sharded=options.parallel == "fsdp2")
+    # The teacher may have drawn random numbers while it was made.
+    reproducibility.seed_all(recipe.seed)
+    model = TrainingModel(phase.model, tuple(phase.manifest.sources), distiller)
     per_pass = microbatch(options, phase, kind)
     loader = _loader(options, phase)
     dataset: Any = loader.dataset
@@ -195,7 +199,7 @@ def _train(
     finally:
         trainer.close()
         dataset.close()
-    del trainer, model
+    del trainer, model, distiller
     gc.collect()
     return last_step == phase.steps and not saver.paused_by_signal
 

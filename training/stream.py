@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from streaming import Stream
 from streaming.base.format import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
@@ -63,8 +66,8 @@ class MixtureStream(Stream):
                     wait_for_file_to_exist(str(path), 0.05, self.download_timeout, f"{path} did not arrive in time: ")
                 elif self.remote:
                     os.replace(self._download_file(INDEX, INDEX + ".tmp"), path)
-            entries = json.loads(path.read_bytes())["shards"]
-            return [self._reader(entry) for entry in entries]
+            with _collector_off():
+                return self._readers(orjson.loads(path.read_bytes())["shards"])
         except UserError:
             raise
         except FileNotFoundError:
@@ -80,31 +83,39 @@ class MixtureStream(Stream):
                 fix="Check it: python -m corpus.inspect STREAM --verify.",
             ) from error
 
-    def _reader(self, entry: dict[str, Any]) -> PackedReader:
-        if entry["column_names"] != ["ids"] or entry["column_encodings"] not in self._encodings():
-            raise UserError(
-                f"stream '{self.name}' holds {entry['column_names']} as {entry['column_encodings']}, not samples of "
-                f"{self.seq_len} + 1 ids",
-                where=self.local,
-                fix="Build the recipe at this sequence length.",
+    def _readers(self, entries: list[dict[str, Any]]) -> list[Reader]:
+        readers: list[Reader] = []
+        fitting = [[f"{encoding}:{self.seq_len + 1}"] for encoding in ENCODINGS]
+        shared: list[list[Any]] = [[], [], [], []]
+        for entry in entries:
+            if entry["column_names"] != ["ids"] or entry["column_encodings"] not in fitting:
+                raise UserError(
+                    f"stream '{self.name}' holds {entry['column_names']} as {entry['column_encodings']}, not samples "
+                    f"of {self.seq_len} + 1 ids",
+                    where=self.local,
+                    fix="Build the recipe at this sequence length.",
+                )
+            described = [entry[key] for key in ("column_encodings", "column_names", "column_sizes", "hashes")]
+            if described != shared:  # shards mostly describe themselves alike; one list then does for all
+                shared = described
+            encodings, names, sizes, hashes = shared
+            zipped = entry["zip_data"]
+            readers.append(
+                PackedReader(
+                    dirname=self.local,
+                    split="",
+                    column_encodings=encodings,
+                    column_names=names,
+                    column_sizes=sizes,
+                    compression=entry["compression"],
+                    hashes=hashes,
+                    raw_data=FileInfo(**entry["raw_data"]),
+                    samples=entry["samples"],
+                    size_limit=entry["size_limit"],
+                    zip_data=FileInfo(**zipped) if zipped else None,
+                )
             )
-        zipped = entry["zip_data"]
-        return PackedReader(
-            dirname=self.local,
-            split="",
-            column_encodings=_same(entry["column_encodings"]),
-            column_names=_same(entry["column_names"]),
-            column_sizes=_same(entry["column_sizes"]),
-            compression=entry["compression"],
-            hashes=_same(entry["hashes"]),
-            raw_data=FileInfo(**entry["raw_data"]),
-            samples=entry["samples"],
-            size_limit=entry["size_limit"],
-            zip_data=FileInfo(**zipped) if zipped else None,
-        )
-
-    def _encodings(self) -> list[list[str]]:
-        return [[f"{encoding}:{self.seq_len + 1}"] for encoding in ENCODINGS]
+        return readers
 
     def _decompress_shard_part(
         self, zip_info: FileInfo, zip_filename: str, raw_filename: str, compression: str | None
@@ -116,12 +127,16 @@ class MixtureStream(Stream):
         os.replace(own, raw_filename)
 
 
-_shared: dict[str, list[Any]] = {}
-
-
-def _same(values: list[Any]) -> list[Any]:
-    """One list object for all shards that have equal values."""
-    return _shared.setdefault(repr(values), values)
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    # Nothing here is garbage, but the collector would walk 1e5 new readers over and over: more than half the time.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:

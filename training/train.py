@@ -10,7 +10,7 @@ if __package__ in (None, ""):
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from training.config import check_device, check_startable, parse_args, resolve
+from training.config import check_device, check_startable, parse_args, plan, resolve
 from training.process import reported_once
 
 
@@ -18,12 +18,12 @@ def main(argv: list[str] | None = None) -> None:
     """Train, or with --dry-run print what would be trained. User errors exit with code 2 and one line."""
     options = parse_args(argv)
     with reported_once():
-        phases = resolve(options)
         if options.dry_run:
             from training.dry_run import report
 
-            print(report(options, phases))
+            print(report(options, plan(options)))
             return
+        phases = resolve(options)
         for phase in phases:
             check_startable(phase)
         check_device(options)

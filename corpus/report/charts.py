@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from corpus.report.html import Markup, el, join
+from corpus.report.html import Markup, el, join, plain
 
 COLOURS = 24
 """Classes s0, s1, ... of the style sheet; sources beyond them start again."""
@@ -26,26 +26,17 @@ def strip(name: str, shares: dict[str, float]) -> Markup:
     """One stacked bar of shares that sum to 1, in source order."""
     parts, left = [], 0.0
     for place, (source, share) in enumerate(shares.items()):
-        title = f"{source}: {100 * share:.2f}% {name}"
-        # A share of nearly nothing still leaves a hair line; gaps are drawn by the stroke.
+        title = f"{plain(source)}: {100 * share:.2f}% {name}"
+        segment = {"x": places(100 * left), "width": places(100 * share), "data_value": repr(share)}
         parts.append(
-            el("rect", x=places(100 * left), y=0, width=places(100 * share), height="100%", class_=colour(place),
-               data_chart=f"mix {name}", data_source=source, data_value=repr(share))
+            el("rect", el("title", title), y=0, height="100%", class_=colour(place), data_chart=f"mix {name}",
+               data_source=source, **segment)
         )  # fmt: skip
-        middle = places(100 * (left + share / 2))
         if share >= LABEL_SHARE:
-            parts.append(el("text", f"{100 * share:.0f}%", x=middle, y="50%"))
-        parts.append(_hover(left, share, title))
+            parts.append(el("text", f"{100 * share:.0f}%", x=places(100 * (left + share / 2)), y="50%"))
         left += share
     label = f"Mix {name}: " + ", ".join(f"{source} {100 * share:.1f}%" for source, share in shares.items())
     return el("div", el("span", name), el("svg", parts, role="img", aria_label=label, class_="strip"), class_="strips")
-
-
-def _hover(left: float, share: float, title: str) -> Markup:
-    inside = el("title", title)
-    return Markup(
-        f'<rect x="{places(100 * left)}" y="0" width="{places(100 * share)}" height="100%" class="hover">{inside}</rect>'
-    )
 
 
 def bar(chart: str, source: str, value: float, scale: float, class_: str, marks: tuple[float, ...] = ()) -> Markup:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
-VOID = {"meta", "link", "col", "rect", "line"}
-"""Elements written without a closing tag (or, for SVG, self-closed)."""
-JOINERS = {"\u200c", "\u200d"}
-"""Invisible, but part of the spelling of several scripts and of emoji: left as they are."""
+VOID = {"meta", "link", "line"}
+"""Elements written without a closing tag (in SVG, self-closed)."""
+KEPT = {"\n", "\t", "\u200c", "\u200d"}
+"""Not printable, but left as they are: line feed, tab, and the joiners that scripts and emoji are spelled with."""
 
 
 class Markup(str):
@@ -29,14 +30,9 @@ def text(value: str) -> Markup:
 
 
 def _character(char: str) -> str:
-    if char.isprintable() or char in "\n\t" or char in JOINERS or char.isspace() and char > "\x9f":
-        return html.escape(char) if char not in "\u2028\u2029" else _mark(char)
-    return _mark(char)
-
-
-def _mark(char: str) -> str:
-    code = f"U+{ord(char):04X}"
-    return f'<span class="ctl" title="{code}">{control_name(char)}</span>'
+    if char.isprintable() or char in KEPT or unicodedata.category(char) == "Zs":
+        return html.escape(char)
+    return f'<span class="ctl" title="U+{ord(char):04X}">{control_name(char)}</span>'
 
 
 def control_name(char: str) -> str:
@@ -49,7 +45,7 @@ def control_name(char: str) -> str:
 def plain(value: str) -> str:
     """One line for an attribute or a title: invisible characters named, white space folded; not yet escaped."""
     folded = " ".join(value.split())
-    return "".join(char if char.isprintable() or char in JOINERS else control_name(char) for char in folded)
+    return "".join(char if char.isprintable() or char in KEPT else control_name(char) for char in folded)
 
 
 def el(name: str, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
@@ -102,11 +98,10 @@ def link(shown: str, url: str | None) -> Markup:
     return el("a", shown, href=url, rel="noopener noreferrer")
 
 
-def table(caption: str, columns: list[str], rows: Iterable[Markup], text_columns: int = 1) -> Markup:
-    """A table that scrolls sideways where it must; the first ``text_columns`` columns are text, the others numbers."""
+def table(caption: str, columns: list[str], rows: Iterable[Markup], left: Collection[int] = (0,)) -> Markup:
+    """A table that scrolls sideways where it must; columns but those in ``left`` hold numbers."""
     head = (
-        el("th", column, scope="col", class_=None if place < text_columns else "n")
-        for place, column in enumerate(columns)
+        el("th", column, scope="col", class_=None if place in left else "n") for place, column in enumerate(columns)
     )
     body = el(
         "table",

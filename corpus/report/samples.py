@@ -15,7 +15,7 @@ from corpus.errors import UserError
 from corpus.manifest import StreamRecord
 from corpus.pipeline.plan import SHOWN_FILE
 from corpus.pipeline.steps import SHOWN_CHARS, SHOWN_UNITS
-from corpus.report.html import Markup, el, join, text
+from corpus.report.html import Markup, el, text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,29 +79,19 @@ def sample(document: SampleDocument, record: StreamRecord, token_bytes: TokenByt
     """One document: what it is, its text, its tokens."""
     raw = document.text.encode("utf-8", "surrogatepass")
     pieces = list(_pieces(document, record, token_bytes, len(raw)))
-    tokens = join(*(_token(piece, token_id, boundary) for token_id, piece, boundary in pieces))
     decoded = b"".join(piece for _, piece, boundary in pieces if not boundary)
     cut = document.cut or len(document.ids) >= SHOWN_CHARS
     same = _same(decoded, raw, cut) or (not token_bytes.byte_level and _same(decoded.removeprefix(b" "), raw, cut))
-    facts = [
-        el("span", f"{len(document.text):,} characters", class_="fact"),
-        el("span", f"{len(pieces):,} ids", class_="fact"),
-        el("span", "beginning only", class_="fact") if cut else None,
-        el("span", "decodes to the text", class_="good") if same
-        else el("span", "decodes to something else", class_="bad"),
-    ]  # fmt: skip
+    verdict = ("decodes to the text", "good") if same else ("decodes to something else", "bad")
+    facts = [el("span", f"{len(document.text):,} characters", class_="fact")]
+    facts += [el("span", f"{len(pieces):,} ids", class_="fact")]
+    facts += [el("span", "beginning only", class_="fact")] if cut else []
+    facts += [el("span", verdict[0], class_=verdict[1])]
     ending = el("span", " \u2026", class_="more") if cut else None
-    return el(
-        "article",
-        el("header", el("code", document.name), join(*facts)),
-        el(
-            "div",
-            el("div", el("h4", "Text"), el("div", document.text, ending, class_="text", dir="auto"), class_="pane"),
-            el("div", el("h4", "Tokens"), el("div", tokens, ending, class_="tokens", dir="ltr"), class_="pane"),
-            class_="pair",
-        ),
-        class_="doc",
-    )
+    left = el("div", el("h4", "Text"), el("div", document.text, ending, class_="text", dir="auto"), class_="pane")
+    right = el("div", el("h4", "Tokens"), el("div", _tokens(pieces), ending, class_="tokens", dir="ltr"), class_="pane")
+    header = el("header", el("code", document.name), facts)
+    return el("article", header, el("div", left, right, class_="pair"), class_="doc")
 
 
 def _pieces(
@@ -121,6 +111,23 @@ def _pieces(
             piece = token_bytes(token_id)
             done += len(piece)
             yield token_id, piece, ""
+
+
+def _tokens(pieces: list[tuple[int, bytes, str]]) -> Iterator[Markup]:
+    """Each id as an element with the id as its title; one that ends inside a character shows its bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token_id, piece, boundary in pieces:
+        if boundary:
+            yield el("b", boundary, title=f"boundary, id {token_id}")
+            continue
+        shown = decoder.decode(piece)
+        inside = _spaced(shown) if shown else el("u", piece.hex(" ").upper() or "?")
+        yield el("i", inside, title=token_id)
+
+
+def _spaced(shown: str) -> Markup:
+    """A token's text, with a sign before each line feed and tab."""
+    return Markup(text(shown).replace("\n", "<s>\u21b5</s>\n").replace("\t", "<s>\u21e5</s>\t"))
 
 
 def _same(decoded: bytes, raw: bytes, cut: bool) -> bool:

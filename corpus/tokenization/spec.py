@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpus.acquire import AcquireConfig, Listing, fetch
+from corpus.acquire import AcquireConfig, Listing, fetch, http, hub
+from corpus.acquire.disk import disk_errors
+from corpus.acquire.transfer import Retry, retrying
 from corpus.adapters import BadRecord
 from corpus.catalogue.models import Source
 from corpus.errors import UserError, nearest
@@ -146,24 +148,41 @@ def _from_hub(spec: HubTokenizer, config: AcquireConfig) -> Path:
             raise UserError("the mirror does not hold this tokenizer", where=str(path), fix="Copy it there.")
         return path
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(
-            hf_hub_download(spec.repo, "tokenizer.json", revision=spec.revision, cache_dir=config.cache / "models")
-        )
-    except GatedRepoError:
-        raise UserError(
-            f"the tokenizer of {spec.repo} is gated",
-            where=f"https://huggingface.co/{spec.repo}",
-            fix="Accept its terms there and log in with `hf auth login`, or name a local file as tokenizer.",
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"cannot be fetched ({type(error).__name__})",
-            where=f"tokenizer of {spec.repo}",
-            fix="Check the network, or name a local file: tokenizer: {kind: file, path: ...}.",
-        ) from None
+    folder, where = config.cache / "models", f"tokenizer of {spec.repo}"
+
+    def once() -> Path:
+        try:
+            with disk_errors(folder):
+                return Path(
+                    hf_hub_download(
+                        spec.repo, "tokenizer.json", revision=spec.revision, cache_dir=folder,
+                        endpoint=hub.endpoint(), local_files_only=config.offline,
+                    )
+                )  # fmt: skip
+        except UserError:
+            raise
+        except GatedRepoError:
+            raise UserError(
+                f"the tokenizer of {spec.repo} is gated",
+                where=f"https://huggingface.co/{spec.repo}",
+                fix="Accept its terms there and log in with `hf auth login`, or name a local file as tokenizer.",
+            ) from None
+        except LocalEntryNotFoundError as error:
+            if config.offline:
+                raise UserError("was not downloaded yet", where=where, fix="Run it once without --offline.") from None
+            raise Retry(f"the hub gave no answer ({type(error.__cause__).__name__})") from None
+        except HfHubHTTPError as error:
+            if error.response is None:
+                raise Retry("the hub gave no answer") from None
+            url = f"{hub.endpoint()}/{spec.repo}"
+            http.raise_for(error.response.status_code, error.response.headers, url, where)
+            raise UserError("the hub's answer was not understood", where=where) from None
+        except OSError as error:
+            raise Retry(f"the download failed ({type(error).__name__})") from None
+
+    return retrying(once, where)
 
 
 def _store(folder: Path, data: Path, name: str, text: str, bos_token: str | None, eos_token: str | None) -> Tokenizer:

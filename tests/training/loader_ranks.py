@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from corpus.errors import UserError
 
 SEQ_LEN = 15
 BOS = 7
@@ -58,6 +62,8 @@ def rank_environment(rank: int, world: int, nodes: int, port: int) -> dict[str, 
 
 def run_ranks(job: Callable[..., Any], world: int = 1, nodes: int = 1, **arguments: Any) -> list[Any]:
     """Run `job(**arguments)` on every rank of a gloo group, in fresh processes; each rank's result, in rank order."""
+    # The server imports torch and streaming once for all tests; it finds our modules through the environment only.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     port = free_port()
@@ -78,16 +84,14 @@ def run_ranks(job: Callable[..., Any], world: int = 1, nodes: int = 1, **argumen
     for process, _ in started:
         process.join(20)
         process.kill()
-    if failures:
-        raise failures[0] if isinstance(failures[0], Exception) else RuntimeError(failures[0])
+    for failure in failures:
+        raise failure if isinstance(failure, UserError) else RuntimeError("\n".join(map(str, failures)))
     return results
 
 
 def _rank(pipe: Any, environment: dict[str, str], job: Callable[..., Any], arguments: dict[str, Any]) -> None:
     import torch
     from torch import distributed as dist
-
-    from corpus.errors import UserError
 
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -102,3 +106,5 @@ def _rank(pipe: Any, environment: dict[str, str], job: Callable[..., Any], argum
         pipe.send((False, error))
     except BaseException:
         pipe.send((False, traceback.format_exc()))
+    # Children of a server leave without these; a real run does not, and it removes its shared memory in them.
+    atexit._run_exitfuncs()

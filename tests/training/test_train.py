@@ -124,6 +124,15 @@ def test_dry_run_tells_what_would_be_trained(built: Path, capsys: pytest.Capture
     assert not (built / "runs").exists()
 
 
+def test_dry_run_needs_no_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--size", "950m", "--data", str(tmp_path), "--dry-run", "--gpus", "128xH100"])
+    text = capsys.readouterr().out
+    assert text.count("not built, run: python -m corpus.build") == 4
+    assert "2,097,152,000,000 = 500,000 steps of 2,048 x 2,048" in text
+    assert "500,000: 4.000e-04" in text and "50,000: 0.000e+00" in text
+    assert "15.2 GB of 80 GB per device" in text
+
+
 def test_two_commands_cannot_train_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "LOCK_PATIENCE", 0.3)
     first = runs.RunFolder(tmp_path / "run")

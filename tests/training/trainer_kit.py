@@ -116,15 +116,19 @@ class Ranks:
             process.start()
 
     def wait(self, seconds: float = 120) -> int:
-        """Exit code: the first that is not 0."""
+        """Exit code: the first that is not 0, upon which the others get SIGTERM, as from the launcher."""
         deadline = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0.1, deadline - time.monotonic()))
-        codes = [process.exitcode for process in self.processes]
-        if None in codes:
-            self.kill()
-            raise AssertionError(f"still running after {seconds} s: {self.output()}")
-        return next((code for code in codes if code), 0)
+        first = 0
+        while any(process.is_alive() for process in self.processes):
+            failed = next((process.exitcode for process in self.processes if process.exitcode), 0)
+            if failed and not first:
+                first = failed
+                self.kill(signal.SIGTERM)
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"still running after {seconds} s: {self.output()}")
+            time.sleep(0.01)
+        return first or next((process.exitcode for process in self.processes if process.exitcode), 0)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to every process at once."""

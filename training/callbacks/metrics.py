@@ -24,8 +24,8 @@ from training.composer_model import SAMPLES, SOURCES, TrainingModel
 from training.peak import Peak
 from training.runs import RunFolder
 
-SCALARS = ("loss", "lr", "tokens_per_s", "mfu", "data_wait")
-"""Fields of a row that TensorBoard and Weights & Biases get."""
+SCALARS = ("loss", "ce", "kd", "lr", "tokens_per_s", "mfu", "data_wait")
+"""Fields of a row that TensorBoard and Weights & Biases get; ce and kd are there only with a teacher."""
 
 
 def samples_digest(samples: Sequence[np.ndarray]) -> str:
@@ -122,23 +122,26 @@ class StepMetrics(Callback):
             "data_wait": min(1.0, self._wait / seconds),
             "seconds": seconds,
             "samples": self.digest,
-            "sources": self._source_losses(state),
-        }
+        } | self._losses(state)
         if self.lead:
             self._write(row)
-        logger.log_metrics({f"train/{key}": row[key] for key in SCALARS} | {"loss": loss}, step=step)
+        logger.log_metrics({f"train/{key}": row[key] for key in SCALARS if key in row} | {"loss": loss}, step=step)
         if not math.isfinite(loss):
             self._stop(step, loss)
 
-    def _source_losses(self, state: State) -> dict[str, float]:
+    def _losses(self, state: State) -> dict[str, Any]:
+        """Cross-entropy of each source, and with a teacher the step's two terms: `ce`, and `kd` before weighting."""
         model = state.model.module if state.is_model_ddp else state.model
         assert isinstance(model, TrainingModel)
         sums = model.take_sums()
         assert sums is not None, "forward ran in this step"
-        both = torch.stack((sums.loss, sums.samples))
-        dist.all_reduce(both, reduce_operation="SUM")
-        totals, counts = both.tolist()
-        return {name: total / count for name, total, count in zip(model.sources, totals, counts, strict=True) if count}
+        table = torch.stack((sums.loss, sums.kd, sums.samples))
+        dist.all_reduce(table, reduce_operation="SUM")
+        totals, kd, counts = table.tolist()
+        sources = {name: loss / count for name, loss, count in zip(model.sources, totals, counts, strict=True) if count}
+        if model.distiller is None:
+            return {"sources": sources}
+        return {"ce": sum(totals) / sum(counts), "kd": sum(kd) / sum(counts), "sources": sources}
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._file is not None
@@ -147,7 +150,8 @@ class StepMetrics(Callback):
         self._file.flush()
         step = row["step"]
         for key in SCALARS:
-            self._board.add_scalar(f"train/{key}", float(row[key]), step)
+            if key in row:
+                self._board.add_scalar(f"train/{key}", float(row[key]), step)
         for name, value in row["sources"].items():
             self._board.add_scalar(f"source_loss/{name}", value, step)
         self._window.append(row)

@@ -41,7 +41,8 @@ def cross_entropy(
     return mean, tokens.detach().view(targets.shape)
 
 
-def _matmul_dtype(weight: Tensor) -> torch.dtype:
+def matmul_dtype(weight: Tensor) -> torch.dtype:
+    """The type that logits are multiplied in: autocast's where it is on, else the head's."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
@@ -53,7 +54,7 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, with_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        dtype = _matmul_dtype(weight)
+        dtype = matmul_dtype(weight)
         valid = targets != IGNORE
         index = targets.where(valid, 0).unsqueeze(1)
         count = valid.sum().clamp(min=1)
