@@ -20,6 +20,10 @@ from corpus.units import WHOLE
 BLOCK = 4 << 20
 MAX_RECORD_BYTES = 128 << 20
 """A longer record is dropped under `too_large` without being held in memory."""
+ZSTD_PIECE = 2 << 10
+"""Compressed bytes unpacked at a time: zstd makes 32 KiB of one byte at most, so this bounds memory at 64 MiB."""
+BATCH_ROWS, BATCH_BYTES = 1024, 64 << 20
+"""Parquet rows are turned into records in batches of so many, or of so many bytes when rows are long."""
 
 Item = tuple[str, Record | BadRecord]
 """(place inside the file, the record or why there is none)."""
@@ -48,7 +52,10 @@ def read_piece(
             yield from _parquet(path, start, end, columns)
         else:
             yield from readers[file_format](path, name, start, end)
-    except (_DamagedFile, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except (_DamagedFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        # gzip and bz2 tell of damaged data by an OSError of their own, without the system's number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"cannot be read: {error.strerror}", where=name) from None
         raise UserError(
             f"the file is cut off or damaged ({error or type(error).__name__})",
             where=name,
@@ -61,7 +68,7 @@ def open_decompressed(path: Path, name: str) -> BinaryIO:
     if name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(path, "rb"))
     if name.endswith((".zst", ".zstd")):
-        return cast(BinaryIO, _ZstdFile(path))
+        return io.BufferedReader(_ZstdFile(path))
     if name.endswith(".bz2"):
         return cast(BinaryIO, bz2.open(path, "rb"))
     if name.endswith(".xz"):
@@ -82,15 +89,19 @@ class _ZstdFile(io.RawIOBase):
         self._input = b""
         self._ready = bytearray()
 
-    def read(self, size: int = -1) -> bytes:
-        """Decompressed bytes, at most ``size``; b'' at the end."""
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` with decompressed bytes as far as they are at hand; 0 at the end."""
         while not self._ready:
-            data = self._input or self._file.read(1 << 18)
+            data = self._input or self._file.read(ZSTD_PIECE)
             self._input = b""
             if not data:
                 if self._frame is not None:
                     raise _DamagedFile("zstd frame without an end")
-                return b""
+                return 0
             if self._frame is None:
                 self._frame = self._context.decompressobj()
             try:
@@ -100,9 +111,10 @@ class _ZstdFile(io.RawIOBase):
             if self._frame.eof:
                 self._input = self._frame.unused_data
                 self._frame = None
-        taken = bytes(self._ready) if size < 0 else bytes(self._ready[:size])
-        del self._ready[: len(taken)]
-        return taken
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        del self._ready[:count]
+        return count
 
     def close(self) -> None:
         """Close the file."""
@@ -196,15 +208,18 @@ def _parquet(path: Path, start: int, end: int, columns: list[str] | None) -> Ite
 
     try:
         file = pq.ParquetFile(path)
+        size = path.stat().st_size
         if columns is not None:
             present = set(file.schema_arrow.names)
             columns = [column for column in columns if column in present]
         row = 0
         for group in range(file.num_row_groups):
             meta = file.metadata.row_group(group)
-            if end == WHOLE or start <= _middle(meta) < end:
+            if end == WHOLE or start <= _middle(meta, size) < end:
                 seen = row
-                for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=columns, use_threads=False):
+                fitting = BATCH_BYTES * meta.num_rows // max(1, meta.total_byte_size)
+                rows = max(1, min(BATCH_ROWS, fitting))
+                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False):
                     for record in _rows(batch):
                         yield f"row {seen}", record
                         seen += 1
@@ -214,22 +229,30 @@ def _parquet(path: Path, start: int, end: int, columns: list[str] | None) -> Ite
 
 
 def _rows(batch: Any) -> Iterator[Record | BadRecord]:
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        # One bad string fails the whole batch; go row by row to lose only its own record.
-        for index in range(batch.num_rows):
-            try:
-                yield batch.slice(index, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield BadRecord("invalid_utf8")
+    if batch.nbytes <= MAX_RECORD_BYTES:
+        try:
+            yield from batch.to_pylist()
+            return
+        except (ValueError, OverflowError):
+            pass
+    # One value that Python cannot hold fails the whole batch; row by row only its own record is lost.
+    for index in range(batch.num_rows):
+        row = batch.slice(index, 1)
+        if row.nbytes > MAX_RECORD_BYTES:
+            yield BadRecord("too_large")
+            continue
+        try:
+            yield row.to_pylist()[0]
+        except UnicodeDecodeError:
+            yield BadRecord("invalid_utf8")
+        except (ValueError, OverflowError):  # a date beyond Python's, for one
+            yield BadRecord("invalid_value")
 
 
-def _middle(meta: Any) -> int:
+def _middle(meta: Any, size: int) -> int:
     """Byte in the middle of a row group, from the footer; decides which byte range it belongs to."""
-    first = min(
-        (column.dictionary_page_offset if column.dictionary_page_offset is not None else column.data_page_offset)
-        for column in (meta.column(index) for index in range(meta.num_columns))
-    )
-    size = sum(meta.column(index).total_compressed_size for index in range(meta.num_columns))
-    return int(first + size // 2)
+    columns = [meta.column(index) for index in range(meta.num_columns)]
+    starts = [c.data_page_offset if c.dictionary_page_offset is None else c.dictionary_page_offset for c in columns]
+    middle = min(starts, default=0) + sum(column.total_compressed_size for column in columns) // 2
+    # A footer that lies must not put rows where no range looks for them.
+    return int(min(max(middle, 0), size - 1))

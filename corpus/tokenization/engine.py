@@ -7,8 +7,11 @@ encoded as ordinary text; ids of special tokens come from the packer alone.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import re
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.errors import UserError
+from corpus.files import write_json
 
 Ids = NDArray[np.uint32]
 
@@ -42,6 +46,11 @@ TRICKY = [
     "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
 ]
 """Texts on which the two engines are compared before any document is encoded."""
+CHECK_FILE = "engine-check.json"
+SCANNED = ((0, 0x20000), (0x2A6D0, 0x34000), (0xE0000, 0xE0200))
+"""Code points looked at: planes 0 and 1, the ends of the ideographs, and the tags."""
+MOST_ODD = 2000
+"""More characters than this on which the engines differ, and the fast one does not support the tokenizer."""
 
 
 class Engine(Protocol):
@@ -72,14 +81,19 @@ class ReferenceEngine:
 
 
 class FastEngine:
-    """`gigatoken`; the constructor raises ValueError when it does not support the tokenizer."""
+    """`gigatoken`; the constructor raises ValueError when it does not support the tokenizer.
+
+    Texts with one of ``odd`` characters, on which the two engines' Unicode tables differ, go to the reference.
+    """
 
     name = "gigatoken"
 
-    def __init__(self, tokenizer_json: str) -> None:
+    def __init__(self, tokenizer_json: str, odd: str = "") -> None:
         import gigatoken
 
         self._tokenizer = gigatoken.Tokenizer.from_json(without_special_tokens(tokenizer_json))
+        self._odd = re.compile(f"[{re.escape(odd)}]") if odd else None
+        self._reference = ReferenceEngine(tokenizer_json) if odd else None
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
         """See Engine."""
@@ -89,7 +103,54 @@ class FastEngine:
         rows = self._tokenizer.encode_batch(list(texts), parallel=False)
         offsets = np.asarray(rows.layout.offsets.data, dtype=np.int64)
         ids = np.asarray(rows.layout.content.data, dtype=np.uint32)
+        if self._odd is not None:
+            odd = [index for index, text in enumerate(texts) if not text.isascii() and self._odd.search(text)]
+            if odd:
+                return self._spliced(texts, odd, ids, offsets)
         return ids[offsets[0] : offsets[-1]], np.diff(offsets)
+
+    def _spliced(
+        self, texts: Sequence[str], odd: list[int], ids: Ids, offsets: NDArray[np.int64]
+    ) -> tuple[Ids, NDArray[np.int64]]:
+        assert self._reference is not None
+        rows = [ids[low:high] for low, high in itertools.pairwise(offsets.tolist())]
+        for index in odd:
+            rows[index] = self._reference.encode_batch([texts[index]])[0]
+        return np.concatenate(rows), np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def odd_characters(path: Path) -> str:
+    """Characters around which the two engines split text differently, from a scan done once per tokenizer.
+
+    The engines carry Unicode tables of different age; the scan covers the ranges that still grow.
+    """
+    facts = path.with_name(CHECK_FILE)
+    versions = {name: metadata.version(name) for name in (FastEngine.name, ReferenceEngine.name)}
+    if facts.is_file():
+        known = json.loads(facts.read_bytes())
+        if known["versions"] == versions:
+            return str(known["odd"])
+    text = path.read_text(encoding="utf-8")
+    fast, reference = FastEngine(text), ReferenceEngine(text)
+    codes = [code for low, high in SCANNED for code in range(low, high) if not 0xD800 <= code < 0xE000]
+    groups = ["".join(map(chr, codes[start : start + 64])) for start in range(0, len(codes), 64)]
+    odd = "".join(
+        char for group in _differing(fast, reference, groups) for char in _differing(fast, reference, list(group))
+    )
+    if len(odd) > MOST_ODD:
+        raise ValueError(f"it splits text differently around {len(odd)} characters")
+    write_json(facts, {"versions": versions, "odd": odd})
+    return odd
+
+
+def _differing(fast: Engine, reference: Engine, groups: list[str]) -> list[str]:
+    """The groups of characters on which the engines differ, each character probed beside letters, digits, spaces and itself."""
+    probes = ["".join(f"x{char}{char}1{char} {char}{char}\n" for char in group) for group in groups]
+    rows = []
+    for engine in (fast, reference):
+        ids, lengths = engine.encode_batch(probes)
+        rows.append(np.split(ids, np.cumsum(lengths)[:-1]))
+    return [group for group, ours, theirs in zip(groups, *rows, strict=True) if not np.array_equal(ours, theirs)]
 
 
 def without_special_tokens(tokenizer_json: str) -> str:
@@ -110,7 +171,7 @@ def special_ids(tokenizer_json: str) -> list[int]:
 def load_engine(path: Path, name: str) -> Engine:
     """The named engine for a tokenizer.json, kept for the life of the process."""
     text = path.read_text(encoding="utf-8")
-    return FastEngine(text) if name == FastEngine.name else ReferenceEngine(text)
+    return FastEngine(text, odd_characters(path)) if name == FastEngine.name else ReferenceEngine(text)
 
 
 @functools.lru_cache(maxsize=2)

@@ -86,3 +86,22 @@ def test_added_tokens_that_are_vocabulary_survive() -> None:
     }
     kept = json.loads(seam.without_special_tokens(json.dumps(data)))["added_tokens"]
     assert [token["id"] for token in kept] == [5]
+
+
+def test_text_around_which_the_engines_differ_goes_to_the_reference(tokenizer_json: Path) -> None:
+    text = tokenizer_json.read_text(encoding="utf-8")
+    fast, reference = FastEngine(text, odd="\U00011de0q"), ReferenceEngine(text)
+    assert fast._reference is not None
+    seen: list[list[str]] = []
+    encode = fast._reference.encode_batch
+    fast._reference.encode_batch = lambda texts: (seen.append(list(texts)), encode(texts))[1]  # type: ignore[func-returns-value]
+    texts = ["plain q", "é q \U00011de0", "", "naïve", "\U00011de0"]
+    compare(fast, reference, texts, [str(n) for n in range(len(texts))])
+    assert seen == [["é q \U00011de0"], ["\U00011de0"]]
+
+
+def test_the_scan_for_such_characters_is_kept(tokenizer_json: Path) -> None:
+    odd = seam.odd_characters(tokenizer_json)
+    kept = json.loads(tokenizer_json.with_name(seam.CHECK_FILE).read_text())
+    assert kept["odd"] == odd and len(odd) < 100
+    assert set(kept["versions"]) == {"gigatoken", "tokenizers"}

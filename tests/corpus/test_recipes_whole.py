@@ -22,7 +22,7 @@ from corpus.mixing import draws
 from corpus.recipe import load_recipe
 from corpus.sources import main as sources_main
 from tests.conftest import ROOT, environment, run_command, user_error
-from tests.fixtures_hub import LARGE_FILE_BYTES, TOKEN, Expected, fill, revision_of
+from tests.hub_fixtures import TOKEN, Expected, fill, revision_of
 from tests.loopback_hub import Fault, Faults, LoopbackHub
 
 # Those that share a tokenizer and streams stand together.

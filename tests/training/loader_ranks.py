@@ -18,7 +18,7 @@ from corpus.errors import UserError
 
 SEQ_LEN = 15
 BOS = 7
-PRELOAD = ["torch", "streaming", "training.loader"]
+PRELOAD = ["torch", "streaming", "composer", "training.loader"]
 
 
 def write_stream(folder: Path, source: int, samples: int, dtype: str = "uint16", shard_bytes: int = 1 << 10) -> Path:

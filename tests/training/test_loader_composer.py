@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pytest
 from loader_ranks import run_ranks
 from test_loader import BATCH, STEPS, data, loader  # noqa: F401 - data is a fixture
 
@@ -23,7 +22,7 @@ def _train(data: Path, run: Path, stop: int, load: str | None = None, workers: i
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.table = torch.nn.Embedding(1200, 1200)
+            self.table = torch.nn.Sequential(torch.nn.Embedding(1200, 8), torch.nn.Linear(8, 1200))
 
         def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
             return self.table(batch["input_ids"])
@@ -62,22 +61,15 @@ def _train(data: Path, run: Path, stop: int, load: str | None = None, workers: i
     return {"seen": record.seen, "epoch": int(time.epoch), "batch": int(time.batch), "tokens": int(time.token)}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_composer_resumes_exactly(data: Path, tmp_path: Path, workers: int) -> None:  # noqa: F811
-    (whole,) = run_ranks(_train, data=data, run=tmp_path / "whole", stop=STEPS, workers=workers)
+def test_composer_resumes_exactly(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    (whole,) = run_ranks(_train, data=data, run=tmp_path / "whole", stop=STEPS, workers=2)
     assert [step for step, _, _ in whole["seen"]] == list(range(1, STEPS + 1))
     assert whole["epoch"] == 1 and whole["tokens"] == STEPS * BATCH * 15
-    for start in (6, 13, STEPS - 1):  # an epoch's end, inside a later epoch, before the last step
+    for start in (6, 13):  # an epoch's end, and inside a later epoch
         checkpoint = str(tmp_path / "whole" / f"ba{start}.pt")
-        (rest,) = run_ranks(
-            _train, data=data, run=tmp_path / str(start), stop=STEPS, load=checkpoint, workers=workers
-        )
+        (rest,) = run_ranks(_train, data=data, run=tmp_path / str(start), stop=STEPS, load=checkpoint, workers=2)
         assert rest["seen"] == whole["seen"][start:]
         assert {**rest, "seen": None} == {**whole, "seen": None}
-
-
-def test_composer_resumes_on_another_number_of_processes(data: Path, tmp_path: Path) -> None:  # noqa: F811
-    (whole,) = run_ranks(_train, data=data, run=tmp_path / "whole", stop=STEPS)
     ranks = run_ranks(_train, 2, data=data, run=tmp_path / "two", stop=STEPS, load=str(tmp_path / "whole" / "ba9.pt"))
     steps = zip(*(rank["seen"] for rank in ranks), strict=True)
     assert [sorted(a[1] + b[1]) for a, b in steps] == [sorted(ids) for _, ids, _ in whole["seen"][9:]]

@@ -168,7 +168,9 @@ class StepMetrics(Callback):
         rate = facts.tokens_per_step * len(window) / seconds
         mfu = rate * row["mfu"] / row["tokens_per_s"]
         wait = sum(each["data_wait"] * each["seconds"] for each in window) / seconds
-        left = timedelta(seconds=round((facts.steps - row["step"]) * seconds / len(window)))
+        # The first step of a start also paid for starting up (and compiling): no estimate from it.
+        first = row["step"] == facts.resumed_step + 1
+        left = "-" if first else timedelta(seconds=round((facts.steps - row["step"]) * seconds / len(window)))
         line = (
             f"{facts.recipe} step {row['step']}/{facts.steps}  loss {float(row['loss']):.4f}  lr {row['lr']:.3e}  "
             f"tokens {short(row['tokens'])}  {short(rate)} tok/s  mfu {mfu:.1%}  data wait {wait:.1%}  eta {left}"

@@ -1,0 +1,184 @@
+"""Shared memory of the dead is cleared away, that of the living is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loader_ranks import SEQ_LEN, free_port, rank_environment, write_stream
+
+SHM = Path("/dev/shm")
+
+READER = """
+import json, sys, time
+from pathlib import Path
+import torch.distributed as dist
+from corpus.errors import command
+from training.loader import MixtureSource, build_loader
+
+def main():
+    stream, cache, pause, workers = sys.argv[1:]
+    made = build_loader([MixtureSource("web", Path(cache), stream, 1.0)], seq_len=%d, seed=1, global_batch=4,
+                        canonical_nodes=1, total_steps=4000, virtual_epoch_samples=64, num_workers=int(workers))
+    for batch in made:
+        print(json.dumps([made.dataset._shm_prefix_int, batch["sample_ids"].tolist()]), flush=True)
+        time.sleep(float(pause))
+
+with command():
+    main()
+""" % SEQ_LEN
+
+
+class Run:
+    """A launcher's processes: `world` ranks in a session of their own, reading one stream through a cache folder."""
+
+    def __init__(self, stream: Path, cache: Path, world: int = 1, pause: float = 0.05, workers: int = 1) -> None:
+        port = free_port()
+        self.ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", READER, str(stream), str(cache), str(pause), str(workers)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **rank_environment(rank, world, 1, port)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            for rank in range(world)
+        ]
+
+    def batch(self, rank: int = 0) -> tuple[int, list[int]]:
+        """(shared-memory number, sample ids) of the next batch."""
+        out = self.ranks[rank].stdout
+        assert out is not None
+        line = out.readline()
+        assert line, self.error(rank)
+        number, ids = json.loads(line)
+        return number, ids
+
+    def error(self, rank: int = 0) -> str:
+        err = self.ranks[rank].stderr
+        assert err is not None
+        return err.read()
+
+    def kill(self) -> None:
+        """SIGKILL everything at once, the resource trackers included: nobody is left to tidy up."""
+        for rank in self.ranks:
+            try:
+                os.killpg(rank.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for rank in self.ranks:
+            rank.wait(10)
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stream(tmp_path_factory.mktemp("stream"), 0, 300)
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    runs: list[Run] = []
+
+    def begin(*args: Any, **kwargs: Any) -> Run:
+        runs.append(Run(*args, **kwargs))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.kill()
+
+
+def segments(number: int) -> set[str]:
+    return {path.name for path in SHM.glob(f"{number:06}_*")}
+
+
+def test_killed_runs_do_not_block_and_live_runs_are_left_alone(stream: Path, tmp_path: Path, start: Any) -> None:
+    alive = start(stream, tmp_path / "alive")
+    dead = start(stream, tmp_path / "cache", world=2)
+    live_number, _ = alive.batch()
+    number, first = dead.batch()
+    dead.batch(rank=1)
+    dead.kill()
+    assert f"{number:06}_locals" in segments(number), "the kill was meant to leave segments behind"
+    live_segments = segments(live_number)
+
+    again = start(stream, tmp_path / "cache", world=2)
+    new_number, ids = again.batch()
+    assert ids == first
+    assert not segments(number), "segments of the killed run are still there"
+    assert new_number not in (number, live_number)
+    assert segments(live_number) >= live_segments - {f"{live_number:06}_epoch_shape", f"{live_number:06}_epoch_data"}
+    for _ in range(40):  # across several virtual epochs, each of which makes new segments
+        alive.batch()
+
+    # A cache folder in use by a live run is refused in one line, on every rank.
+    refused = start(stream, tmp_path / "alive", world=2)
+    for rank in (0, 1):
+        error = refused.error(rank)
+        assert "error: a live run already uses one of these cache folders" in error and "Traceback" not in error
+        assert refused.ranks[rank].wait(10) == 2
+    alive.batch()
+
+
+def test_runs_that_start_at_once_settle_on_different_numbers(stream: Path, tmp_path: Path, start: Any) -> None:
+    runs = [start(stream, tmp_path / str(n), workers=0) for n in range(3)]
+    assert len({run.batch()[0] for run in runs}) == 3
+
+
+def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, start: Any) -> None:
+    run = start(stream, tmp_path / "cache", workers=2)
+    number, _ = run.batch()
+    parent = run.ranks[0].pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    assert len(children) >= 2
+    os.kill(parent, signal.SIGKILL)  # only the parent: its group lives on
+    run.ranks[0].wait(10)
+
+    def ended(pid: str) -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        return state == "Z"
+
+    deadline = time.monotonic() + 10
+    while not all(map(ended, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(map(ended, children))
+    from training.shm import remove_stale
+
+    remove_stale()
+    assert not segments(number)
+
+
+def test_segments_without_an_owner_file_are_left_alone() -> None:
+    from training.shm import remove_stale
+
+    foreign = SHM / "987654_locals"
+    foreign.write_bytes(b"x")
+    try:
+        assert 987654 not in remove_stale()
+        assert foreign.exists()
+        (SHM / "987654_owner").touch()
+        assert 987654 in remove_stale()
+        assert not segments(987654)
+    finally:
+        for name in ("locals", "owner"):
+            (SHM / f"987654_{name}").unlink(missing_ok=True)
+
+
+def test_a_clean_end_leaves_nothing(stream: Path, tmp_path: Path, start: Any) -> None:
+    run = start(stream, tmp_path / "cache", workers=0)
+    number, _ = run.batch()
+    run.ranks[0].send_signal(signal.SIGINT)
+    run.ranks[0].communicate(timeout=20)
+    assert not segments(number)
