@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: Python 3.10, 3.11 or 3.12 is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,test,llama]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,test,llama,clean]'
 	@touch $@
 
 demo: $(INSTALLED)

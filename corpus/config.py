@@ -18,7 +18,7 @@ MAX_YAML_BYTES = 4 << 20
 class Strict(BaseModel):
     """A pydantic model that refuses unknown keys and is immutable once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=BaseModel)

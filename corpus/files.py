@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,8 @@ def fsync_dir(path: Path) -> None:
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside ``path`` for writing; on success it is fsynced and renamed to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # On a shared folder a process of another machine may have the same number.
+    beside = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with beside.open("wb") as stream:
             yield stream

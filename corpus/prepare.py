@@ -72,7 +72,11 @@ class _Parts:
             self.stream.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
+        try:
+            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError:
+            # Too deeply nested, or of a type JSON has not: goes on as an unreadable record does.
+            line = b"{}\n"
         if self.stream is None or self.room < len(line):
             if self.stream:
                 self.stream.close()

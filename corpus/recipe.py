@@ -65,7 +65,7 @@ class MixtureEntry(Strict):
 
     source: str
     """Name of a source: of the catalogue, or of this recipe's own `sources`."""
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=1e9)
     """Share of the phase's tokens; the weights of a recipe are divided by their sum."""
     max_epochs: float | None = Field(default=None, gt=0)
     """Refuse a plan that would repeat this source more often than this."""
@@ -161,7 +161,7 @@ class Recipe(Strict):
     """Ids put around each document: bos before it, eos after it, or both."""
     document_mask: bool = False
     """Keep attention inside each document (false is what the papers' code does)."""
-    tokens: int = Field(gt=0)
+    tokens: int = Field(gt=0, le=10**18)
     """Target tokens the phase trains on, over all sources."""
     seed: int = Field(default=17, ge=0)
     malformed: Literal["drop", "fail"] = "drop"

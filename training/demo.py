@@ -17,7 +17,7 @@ from corpus.errors import UserError, command
 RECIPE = "recipes/sample.yaml"
 DATA, RUNS = Path("data"), Path("runs")
 RUN = "tiny-sample"
-KILL_AT, SAVE_EVERY = 160, 50
+KILL_AT, SAVE_EVERY = 130, 50
 """The run is killed at or after this step, between two checkpoints."""
 PROOF = "next batch identical"
 

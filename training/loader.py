@@ -146,8 +146,8 @@ class MixtureDataset(StreamingDataset):
         self._ready: set[int] = set()
         streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
         made_group = maybe_init_dist()
-        self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
         try:
+            self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
             with _seams(self._ownership):
                 super().__init__(
                     streams=streams,
@@ -163,7 +163,8 @@ class MixtureDataset(StreamingDataset):
                 )
             self._check_present()
         except (ValueError, OSError) as error:
-            self._ownership.release()
+            if hasattr(self, "_ownership"):
+                self._ownership.release()
             if isinstance(error, UserError):
                 raise
             raise UserError(f"the streams cannot be opened: {error}") from error
@@ -206,8 +207,13 @@ class MixtureDataset(StreamingDataset):
         return self.plan.total_steps * self.device_batch
 
     def close(self) -> None:
-        """Give up the cache folders, so that another dataset of this process can use them."""
-        self.__del__()
+        """Give up the shared memory and the cache folders, for a process that goes on to another phase.
+
+        Neither the dataset nor an iterator over it can be used afterwards.
+        """
+        parts = (self._shared_barrier._arr, self._next_epoch.arr, self._cache_usage.arr)
+        for segment in (*(part.shm for part in (*parts, self._shard_states, self._shard_access_times)), self._locals_shm):
+            segment.cleanup()
         self._ownership.release()
 
     # -- position ------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Who owns streaming's shared memory: what a killed run leaves is removed, what a live run uses is never touched.
 
 StreamingDataset numbers its shared-memory segments (/dev/shm/000003_locals ...) but does not say whether their makers
-still live; a leftover makes the next run over the same cache folder fail, and the library's own cleaner removes the
-segments of live runs too. Here every rank holds a shared flock on /dev/shm/<number>_owner for as long as it lives, and
-its data workers inherit it. The kernel drops the lock however a process ends and whatever pid namespace it is in, so
-an owner file that can be locked exclusively belongs to the dead. Segments without an owner file are not ours to judge.
+still live: leftovers pile up or make the next run fail, its own cleaner removes the segments of live runs too, and two
+live runs may share a cache folder unnoticed. Here every rank holds a shared flock on /dev/shm/<number>_owner for as
+long as it lives, and its data workers inherit it. The kernel drops the lock however a process ends and whatever pid
+namespace it is in, so an owner file that can be locked exclusively belongs to the dead. Segments without an owner file
+are not ours to judge.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from streaming.base.constant import LOCALS, SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
-from streaming.base.shared.prefix import _check_and_find_retrying, _get_path, _pack_locals
+from streaming.base.shared.prefix import _get_path, _pack_locals, _unpack_locals
 from streaming.base.world import World
 from torch import distributed as dist
 
@@ -37,12 +39,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def remove_stale() -> list[int]:
-    """Remove the segments of every run whose processes are all dead; returns their numbers.
+    """Remove the segments of every run whose processes are all dead; returns the numbers of the living.
 
     The library's lock files in the temporary folder stay, as they do after a normal exit: they keep a number from being
     given out again while the dead run's resource tracker may still be unlinking its segments by name.
     """
-    removed = []
+    living = []
     for path in sorted(SHM.glob("*_owner")):
         match = re.fullmatch(r"(\d{6,})_owner", path.name)
         if match is None:
@@ -56,12 +58,14 @@ def remove_stale() -> list[int]:
             for name in SHM_TO_CLEAN:
                 (SHM / f"{match[1]}_{name}").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-            removed.append(int(match[1]))
-        except (BlockingIOError, PermissionError):
+            log.info("removed the shared memory of a dead run (%s)", match[1])
+        except BlockingIOError:
+            living.append(int(match[1]))
+        except PermissionError:
             continue
         finally:
             os.close(fd)
-    return removed
+    return living
 
 
 class Ownership:
@@ -116,25 +120,43 @@ def register(folders: Sequence[str], remotes: Sequence[str | None], world: World
 
 
 def _lead(folders: list[str], remotes: list[str | None]) -> Ownership:
-    removed = remove_stale()
-    if removed:
-        log.info("removed the shared memory of %d dead run(s)", len(removed))
+    cached = {folder for folder, remote in zip(folders, remotes, strict=True) if remote is not None}
+    for number in remove_stale():
+        # The library has a check of its own, but it passes over every run whose lock files exist: all of them.
+        shared = cached.intersection(_folders_of(number))
+        if shared:
+            raise UserError(
+                f"a live run already uses the cache folder {sorted(shared)[0]}",
+                fix="Give this run other cache folders, or stop the other run.",
+            )
+    number = _unused()
+    while True:
+        # The file comes first: whatever a kill leaves behind from here on has an owner file.
+        held = _hold(_owner_file(number), create=True)
+        data = _pack_locals(folders, number)
+        try:
+            segment = SharedMemory(_get_path(number, LOCALS), True, len(data))
+        except FileExistsError:  # a program that does not wait for the start lock was faster
+            _owner_file(number).unlink()
+            os.close(held)
+            number += 1
+            continue
+        segment.buf[: len(data)] = data
+        ownership = Ownership(number, segment, leader=True)
+        os.close(held)
+        return ownership
+
+
+def _folders_of(number: int) -> list[str]:
     try:
-        number = max(_check_and_find_retrying(folders, remotes, shm_name=name, retry=20) for name in SHM_TO_CLEAN)
-    except ValueError:
-        cached = [folder for folder, remote in zip(folders, remotes, strict=True) if remote is not None]
-        raise UserError(
-            "a live run already uses one of these cache folders: " + ", ".join(cached),
-            fix="Give this run other cache folders, or stop the other run.",
-        ) from None
-    # The file comes first: whatever a kill leaves behind from here on has an owner file.
-    held = _hold(_owner_file(number), create=True)
-    data = _pack_locals(folders, number)
-    segment = SharedMemory(_get_path(number, LOCALS), True, len(data))
-    segment.buf[: len(data)] = data
-    ownership = Ownership(number, segment, leader=True)
-    os.close(held)
-    return ownership
+        return _unpack_locals((SHM / _get_path(number, LOCALS)).read_bytes())[0]
+    except (FileNotFoundError, PermissionError):
+        return []
+
+
+def _unused() -> int:
+    names = [path.name for folder in (SHM, Path(gettempdir())) for path in folder.glob("[0-9]*_*")]
+    return 1 + max((int(name.split("_")[0]) for name in names if re.match(r"\d{6,9}_", name)), default=-1)
 
 
 def _owner_file(number: int) -> Path:

@@ -263,7 +263,7 @@ def _place(key: str, labels: list[object]) -> int | None:
     """Position of ``key`` among the labels, reading 1 as A and A as 1 when only the other kind is listed."""
     if key in labels:
         return labels.index(key)
-    if key.isdecimal() and 1 <= int(key) <= 26:
+    if key.isdecimal() and len(key) <= 2 and 1 <= int(key) <= 26:
         other = string.ascii_uppercase[int(key) - 1]
     elif len(key) == 1 and key in string.ascii_uppercase:
         other = str(string.ascii_uppercase.index(key) + 1)
@@ -328,7 +328,8 @@ class AlignedChoiceAdapter(Strict):
         def text_of(record: Record) -> str:
             question = needed_text(record, self.question, "empty_question")
             label = str(value_at(record, self.label)).strip()
-            if not label.isdecimal() or int(label) >= len(self.options):
+            # A number of thousands of digits is refused by int().
+            if not label.isdecimal() or len(label) > 9 or int(label) >= len(self.options):
                 raise BadRecord("unknown_answer_key")
             return filled(
                 {"question": question, "answer": needed_text(record, self.options[int(label)], "empty_answer")}

@@ -1,6 +1,6 @@
-"""Running unit pipelines on datatrove's local executor, watched from the parent process.
+"""Running unit pipelines on one of datatrove's executors, watched from the parent process.
 
-datatrove's pool waits for ever when one of its workers is killed, so the executor runs in a process of its own:
+datatrove's pools wait for ever when one of their workers is killed, so the executor runs in a process of its own:
 the parent sees a worker vanish, ends that process group and starts the executor again on the units still missing.
 """
 
@@ -19,14 +19,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corpus.errors import UserError
+from corpus.pipeline import executors
+from corpus.pipeline.heartbeat import ParentBeat, Silence, WorkerBeat
 
 if TYPE_CHECKING:
     from corpus.pipeline.steps import Job
 
-POLL_SECONDS = 0.2
+POLL_SECONDS, POLL_SHARED_SECONDS = 0.2, 1.0
+"""Between two looks at the workers' files, on a local disk and on one that a cluster shares."""
 MAX_RESTARTS = 3
 """Restarts in a row that finish no unit before the build gives up."""
 OWNER = "CORPUS_BUILD_OWNER"
@@ -42,11 +45,17 @@ class Progress:
 
 
 def run_jobs(
-    jobs: list[Job], work: Path, workers: int, show: Callable[[Progress], None], collect: int | None = None
+    jobs: list[Job],
+    work: Path,
+    workers: int,
+    show: Callable[[Progress], None],
+    collect: int | None = None,
+    cluster: executors.Cluster | None = None,
 ) -> None:
     """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
 
     ``collect``: instead of making shards, let this corpus step of the recipe's cleaning look at the documents.
+    ``cluster``: where the workers are; None is this machine.
     ``work`` is a scratch folder for this run; ``show`` is called with the counts about five times a second.
     """
     progress = Progress()
@@ -57,16 +66,17 @@ def run_jobs(
         attempt.mkdir(parents=True)
         jobs_file = attempt / "jobs.json"
         jobs_file.write_text(json.dumps([jobs[index] for index in remaining]))
-        watcher = _Watcher(attempt, remaining, progress, show, collect)
+        watcher = _Watcher(attempt, remaining, progress, show, collect, cluster)
         lost = watcher.run(jobs_file, min(workers, len(remaining)))
         watcher.raise_failures()
         finished = {index for index in remaining if index in progress.done}
         remaining = [index for index in remaining if index not in finished]
         barren = 0 if finished else barren + 1
         if remaining and barren > MAX_RESTARTS:
+            less = "use fewer --workers" if cluster is None else "raise mem_per_cpu_gb"
             raise UserError(
                 f"worker processes keep being killed ({lost or 'no reason known'}); see {attempt / 'executor.log'}",
-                fix="Most often memory ran out: use fewer --workers; finished units are kept.",
+                fix=f"Most often memory ran out: {less}; finished units are kept.",
             )
         if not remaining:
             shutil.rmtree(attempt, ignore_errors=True)
@@ -82,8 +92,14 @@ class _Watcher:
         progress: Progress,
         show: Callable[[Progress], None],
         collect: int | None,
+        cluster: executors.Cluster | None,
     ) -> None:
         self.folder, self.indices, self.progress, self.show, self.collect = folder, indices, progress, show, collect
+        self.cluster = cluster
+        self.beat: ParentBeat | None = None
+        if cluster is not None:
+            executors.save(cluster, folder)
+            self.beat, self.silence = ParentBeat(folder, cluster.lost_after), Silence(cluster.lost_after)
 
     def run(self, jobs_file: Path, workers: int) -> str | None:
         """Run until the executor ends or loses a worker; returns what was lost."""
@@ -100,7 +116,7 @@ class _Watcher:
         lost = None
         try:
             while process.poll() is None and lost is None:
-                time.sleep(POLL_SECONDS)
+                time.sleep(POLL_SECONDS if self.beat is None else POLL_SHARED_SECONDS)
                 lost = self._poll()
             self._poll()
             if lost is None and process.returncode:
@@ -108,11 +124,15 @@ class _Watcher:
         finally:
             _kill_group(process.pid)
             process.wait()
+            if self.cluster is not None:
+                executors.cancel(self.cluster, self.folder)
         return lost
 
     def _poll(self) -> str | None:
         """Read the workers' files; returns a worker that vanished in mid-unit."""
         lost = None
+        if self.beat is not None:
+            self.beat.beat()
         for entry in os.scandir(self.folder):
             kind, _, rest = entry.name.partition("-")
             if kind not in ("progress", "done", "running") or not rest.removesuffix(".json").isdigit():
@@ -123,7 +143,7 @@ class _Watcher:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 content = json.loads(Path(entry.path).read_bytes())
                 if kind == "running":
-                    if not _alive(content) and Path(entry.path).exists():
+                    if self._vanished(entry.name, content) and Path(entry.path).exists():
                         lost = f"worker {content}"
                     continue
                 self.progress.counts[index] = content
@@ -131,6 +151,12 @@ class _Watcher:
                     self.progress.done.add(index)
         self.show(self.progress)
         return lost
+
+    def _vanished(self, name: str, mark: Any) -> bool:
+        """Whether a worker is gone, by its process id, or on a cluster by its silence (Slurm tells its end itself)."""
+        if self.cluster is None:
+            return not _alive(mark)
+        return self.cluster.kind != "slurm" and self.silence.of(name, mark)
 
     def raise_failures(self) -> None:
         """Raise the first failure (by unit order) that a worker reported."""
@@ -154,10 +180,15 @@ class UnitMarks:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
+        self._mark = folder / f"running-{rank}"
+        self._beat = WorkerBeat(self._mark)
 
     def __enter__(self) -> UnitMarks:
-        _follow_owner()
-        (self.folder / f"running-{self.rank}").write_text(str(os.getpid()))
+        if self._beat.shared:
+            self._beat.start()
+        else:
+            _follow_owner()
+            self._mark.write_text(str(os.getpid()))
         return self
 
     def done(self, counts: list[int]) -> None:
@@ -167,33 +198,39 @@ class UnitMarks:
         os.replace(beside, self.folder / f"done-{self.rank}")
 
     def __exit__(self, *exc: object) -> None:
-        (self.folder / f"running-{self.rank}").unlink(missing_ok=True)
+        self._beat.stop()
+        self._mark.unlink(missing_ok=True)
 
 
 def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> None:
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
     _die_with_parent()
 
-    if collect is None:
+    attempt = jobs_file.parent
+    if collect is None and executors.saved(attempt) is None:
         import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
-    from datatrove.executor import LocalPipelineExecutor
 
     from corpus.pipeline.plan import load_plan
     from corpus.pipeline.steps import Job, unit_pipeline
     from corpus.streams import finalise, missing_units
+    from corpus.tokenization.engine import ReferenceEngine, load_engine, special_table
 
-    LocalPipelineExecutor(
-        pipeline=unit_pipeline(jobs_file, collect),
-        tasks=tasks,
-        workers=workers,
-        logging_dir=str(jobs_file.parent / "datatrove"),
-        skip_completed=False,  # our unit records decide what is done
-        start_method="fork",  # the workers start with this process's imports
-    ).run()
+    jobs = [Job(*job) for job in json.loads(jobs_file.read_bytes())]
+    plans = [load_plan(Path(path)) for path in dict.fromkeys(job.plan for job in jobs)]
+    if collect is None:
+        for plan in plans:
+            load_engine(plan.tokenizer_json, plan.engine)
+            load_engine(plan.tokenizer_json, ReferenceEngine.name)
+            special_table(plan.tokenizer_json, plan.tokenizer.vocab_size)
+    try:
+        executors.execute(unit_pipeline(jobs_file, collect), attempt, tasks, workers)
+    except UserError as error:
+        # Reported after every unit that failed by itself: ranks end before `tasks`.
+        (attempt / f"failed-{tasks}.json").write_text(json.dumps({"user": [error.what, error.where, error.fix]}))
+        return
     if collect is not None:
         return
-    for path in dict.fromkeys(Job(*job).plan for job in json.loads(jobs_file.read_bytes())):
-        plan = load_plan(Path(path))
+    for plan in plans:
         if not missing_units(plan, 0):
             with contextlib.suppress(UserError):  # the parent meets the same error, and reports it
                 finalise(plan)

@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import os
+import platform
 import shutil
 import time
 import traceback
@@ -365,14 +366,16 @@ class WriteShards(UnitStep):
     def run(self, data: Iterator[NDArray[np.uint32]], rank: int = 0, world_size: int = 1) -> None:
         """Consumes the pipeline. A failure is left as a file for the parent to report, so that other units go on."""
         plan, unit = self.job(rank)
-        beside = plan.folder / "work" / f"{unit.folder}-{os.getpid()}"
-        try:
-            with unit_work(self, plan, unit, rank):
+        # Another node may have a process of the same number on the same unit, when one was taken for lost.
+        beside = plan.folder / "work" / f"{unit.folder}-{platform.node()}-{os.getpid()}"
+        with unit_work(self, plan, unit, rank):
+            try:
                 beside.mkdir(parents=True, exist_ok=True)
                 self._write(plan, unit, data, beside)
                 publish_dir(beside, plan.unit_folder(unit))
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            finally:
+                # Before a failure is reported: on a full disk the report needs the room.
+                shutil.rmtree(beside, ignore_errors=True)
 
     def _write(self, plan: StreamPlan, unit: Unit, data: Iterator[NDArray[np.uint32]], folder: Path) -> None:
         tally, packer = self.tally, Packer(plan.seq_len + 1, plan.dtype)

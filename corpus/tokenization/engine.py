@@ -10,7 +10,8 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,12 +89,12 @@ class FastEngine:
 
     name = "gigatoken"
 
-    def __init__(self, tokenizer_json: str, odd: str = "") -> None:
+    def __init__(self, tokenizer_json: str, odd: str = "", reference: Callable[[], Engine] | None = None) -> None:
         import gigatoken
 
         self._tokenizer = gigatoken.Tokenizer.from_json(without_special_tokens(tokenizer_json))
         self._odd = re.compile(f"[{re.escape(odd)}]") if odd else None
-        self._reference = ReferenceEngine(tokenizer_json) if odd else None
+        self._reference = reference
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
         """See Engine."""
@@ -115,36 +116,23 @@ class FastEngine:
         assert self._reference is not None
         rows = [ids[low:high] for low, high in itertools.pairwise(offsets.tolist())]
         for index in odd:
-            rows[index] = self._reference.encode_batch([texts[index]])[0]
+            rows[index] = self._reference().encode_batch([texts[index]])[0]
         return np.concatenate(rows), np.fromiter(map(len, rows), np.int64, len(rows))
 
 
-def odd_characters(path: Path) -> str:
-    """Characters around which the two engines split text differently, from a scan done once per tokenizer.
+def _odd_characters(fast: Engine, reference: Engine) -> str:
+    """Characters around which the two engines split text differently.
 
     The engines carry Unicode tables of different age; the scan covers the ranges that still grow.
     """
-    facts = path.with_name(CHECK_FILE)
-    versions = {name: metadata.version(name) for name in (FastEngine.name, ReferenceEngine.name)}
-    if facts.is_file():
-        known = json.loads(facts.read_bytes())
-        if known["versions"] == versions:
-            return str(known["odd"])
-    text = path.read_text(encoding="utf-8")
-    fast, reference = FastEngine(text), ReferenceEngine(text)
     codes = [code for low, high in SCANNED for code in range(low, high) if not 0xD800 <= code < 0xE000]
     groups = ["".join(map(chr, codes[start : start + 64])) for start in range(0, len(codes), 64)]
-    odd = "".join(
-        char for group in _differing(fast, reference, groups) for char in _differing(fast, reference, list(group))
-    )
-    if len(odd) > MOST_ODD:
-        raise ValueError(f"it splits text differently around {len(odd)} characters")
-    write_json(facts, {"versions": versions, "odd": odd})
-    return odd
+    suspects = _differing(fast, reference, groups)
+    return "".join(char for group in suspects for char in _differing(fast, reference, list(group)))
 
 
 def _differing(fast: Engine, reference: Engine, groups: list[str]) -> list[str]:
-    """The groups of characters on which the engines differ, each character probed beside letters, digits, spaces and itself."""
+    """The groups of characters on which the engines differ; each is probed beside letters, digits, spaces and itself."""
     probes = ["".join(f"x{char}{char}1{char} {char}{char}\n" for char in group) for group in groups]
     rows = []
     for engine in (fast, reference):
@@ -167,11 +155,13 @@ def special_ids(tokenizer_json: str) -> list[int]:
     return sorted(int(token["id"]) for token in data.get("added_tokens") or [] if token.get("special"))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def load_engine(path: Path, name: str) -> Engine:
-    """The named engine for a tokenizer.json, kept for the life of the process."""
+    """The named engine for a tokenizer.json, kept for the life of the process (and of those forked from it)."""
     text = path.read_text(encoding="utf-8")
-    return FastEngine(text, odd_characters(path)) if name == FastEngine.name else ReferenceEngine(text)
+    if name == FastEngine.name:
+        return FastEngine(text, check_engine(path).odd, lambda: load_engine(path, ReferenceEngine.name))
+    return ReferenceEngine(text)
 
 
 @functools.lru_cache(maxsize=2)
@@ -182,27 +172,58 @@ def special_table(path: Path, vocab_size: int) -> NDArray[np.bool_]:
     return table
 
 
+@dataclass(frozen=True)
+class EngineCheck:
+    """What is known of the fast engine on one tokenizer."""
+
+    odd: str
+    """Characters whose texts go to the reference."""
+    refusal: str | None
+    """Why the fast engine cannot be used; None when it can."""
+
+
+def check_engine(path: Path) -> EngineCheck:
+    """Compare the fast engine with the reference on TRICKY, on the special tokens' spellings and on new characters.
+
+    Done once per tokenizer and pair of versions; the finding is kept beside tokenizer.json.
+    """
+    facts = path.with_name(CHECK_FILE)
+    versions = {name: metadata.version(name) for name in (FastEngine.name, ReferenceEngine.name)}
+    if facts.is_file():
+        known = json.loads(facts.read_bytes())
+        if known["versions"] == versions:
+            return EngineCheck(known["odd"], known["refusal"])
+    text = path.read_text(encoding="utf-8")
+    odd, refusal = "", None
+    try:
+        fast, reference = FastEngine(text), ReferenceEngine(text)
+        texts = TRICKY + special_spellings(path)
+        compare(fast, reference, texts, [f"built-in text {number}" for number in range(len(texts))])
+        odd = _odd_characters(fast, reference)
+        if len(odd) > MOST_ODD:
+            odd, refusal = "", f"it splits text differently around {len(odd)} characters"
+    except Exception as error:  # a foreign library's refusal may be of any type, a Rust panic included
+        refusal = " ".join(str(error).split())[:200]
+    write_json(facts, {"versions": versions, "odd": odd, "refusal": refusal})
+    return EngineCheck(odd, refusal)
+
+
 def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
     """Name of the engine to use, and a note when the fast one cannot be.
 
-    ``asked`` forces one. The fast engine must agree with the reference on TRICKY and on the spellings of the
-    tokenizer's own special tokens, or UserError is raised when it was asked for.
+    ``asked`` forces one; UserError is raised when that is the fast one and it fails its check.
     """
     if asked == ReferenceEngine.name:
         return ReferenceEngine.name, None
-    try:
-        fast = load_engine(path, FastEngine.name)
-        texts = TRICKY + special_spellings(path)
-        compare(fast, load_engine(path, ReferenceEngine.name), texts, [f"built-in text {n}" for n in range(len(texts))])
+    refusal = check_engine(path).refusal
+    if refusal is None:
         return FastEngine.name, None
-    except Exception as error:  # a foreign library's refusal may be of any type, a Rust panic included
-        reason = " ".join(str(error).split())[:200]
-        if asked == FastEngine.name:
-            raise UserError(
-                f"the {FastEngine.name} engine cannot be used with this tokenizer: {reason}",
-                where=str(path), fix=f"Use --engine {ReferenceEngine.name}.",
-            ) from None  # fmt: skip
-        return ReferenceEngine.name, f"{FastEngine.name} cannot be used with this tokenizer ({reason})"
+    if asked == FastEngine.name:
+        raise UserError(
+            f"the {FastEngine.name} engine cannot be used with this tokenizer: {refusal}",
+            where=path.parent.name, fix=f"Use --engine {ReferenceEngine.name}.",
+        )  # fmt: skip
+    return ReferenceEngine.name, f"{FastEngine.name} cannot be used with this tokenizer ({refusal})"
 
 
 def special_spellings(path: Path) -> list[str]:

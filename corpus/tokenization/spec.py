@@ -138,7 +138,11 @@ def _copied(spec: FileTokenizer | HubTokenizer, recipe_dir: Path, config: Acquir
         if [stored.get("bos_token"), stored.get("eos_token")] == [spec.bos_token, spec.eos_token]:
             return _stored(folder)
         shutil.rmtree(folder)
-    return _store(folder, data, name, path.read_text(encoding="utf-8"), spec.bos_token, spec.eos_token)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not a tokenizer.json ({error.reason})", where=str(path)) from None
+    return _store(folder, data, name, text, spec.bos_token, spec.eos_token)
 
 
 def _from_hub(spec: HubTokenizer, config: AcquireConfig) -> Path:
@@ -192,7 +196,7 @@ def _store(folder: Path, data: Path, name: str, text: str, bos_token: str | None
         tokens = facts.get("added_tokens") or []
         added = {token["content"]: int(token["id"]) for token in tokens if token.get("special")}
         largest = max([*_model_ids(facts["model"]["vocab"]), *(int(token["id"]) for token in tokens)])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"is not a tokenizer.json ({type(error).__name__}: {error})", where=name) from None
     ids = []
     for token in (bos_token, eos_token):

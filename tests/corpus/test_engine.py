@@ -90,18 +90,25 @@ def test_added_tokens_that_are_vocabulary_survive() -> None:
 
 def test_text_around_which_the_engines_differ_goes_to_the_reference(tokenizer_json: Path) -> None:
     text = tokenizer_json.read_text(encoding="utf-8")
-    fast, reference = FastEngine(text, odd="\U00011de0q"), ReferenceEngine(text)
-    assert fast._reference is not None
-    seen: list[list[str]] = []
-    encode = fast._reference.encode_batch
-    fast._reference.encode_batch = lambda texts: (seen.append(list(texts)), encode(texts))[1]  # type: ignore[func-returns-value]
+    seen: list[str] = []
+
+    class Watched(ReferenceEngine):
+        def encode_batch(self, texts):  # type: ignore[no-untyped-def]
+            seen.extend(texts)
+            return super().encode_batch(texts)
+
+    fast = FastEngine(text, odd="\U00011de0q", reference=lambda: Watched(text))
     texts = ["plain q", "é q \U00011de0", "", "naïve", "\U00011de0"]
-    compare(fast, reference, texts, [str(n) for n in range(len(texts))])
-    assert seen == [["é q \U00011de0"], ["\U00011de0"]]
+    compare(fast, ReferenceEngine(text), texts, [str(n) for n in range(len(texts))])
+    assert seen == ["é q \U00011de0", "\U00011de0"]
 
 
-def test_the_scan_for_such_characters_is_kept(tokenizer_json: Path) -> None:
-    odd = seam.odd_characters(tokenizer_json)
+def test_the_finding_is_kept_beside_the_tokenizer(tokenizer_json: Path) -> None:
+    found = seam.check_engine(tokenizer_json)
+    assert found.refusal is None and len(found.odd) < 100
     kept = json.loads(tokenizer_json.with_name(seam.CHECK_FILE).read_text())
-    assert kept["odd"] == odd and len(odd) < 100
     assert set(kept["versions"]) == {"gigatoken", "tokenizers"}
+    kept["refusal"] = "kept"
+    tokenizer_json.with_name(seam.CHECK_FILE).write_text(json.dumps(kept))
+    assert seam.check_engine(tokenizer_json).refusal == "kept"
+    tokenizer_json.with_name(seam.CHECK_FILE).unlink()

@@ -60,20 +60,26 @@ def rank_environment(rank: int, world: int, nodes: int, port: int) -> dict[str, 
     }
 
 
-def run_ranks(job: Callable[..., Any], world: int = 1, nodes: int = 1, **arguments: Any) -> list[Any]:
-    """Run `job(**arguments)` on every rank of a gloo group, in fresh processes; each rank's result, in rank order."""
+def start_rank(job: Callable[..., Any], environment: dict[str, str], arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """Start `job(pipe, environment, **arguments)` in a fresh process; (process, our end of the pipe)."""
     # The server imports torch and streaming once for all tests; it finds our modules through the environment only.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=job, args=(theirs, environment), kwargs=arguments)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def run_ranks(job: Callable[..., Any], world: int = 1, nodes: int = 1, **arguments: Any) -> list[Any]:
+    """Run `job(**arguments)` on every rank of a gloo group, in fresh processes; each rank's result, in rank order."""
     port = free_port()
-    started = []
-    for rank in range(world):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_rank, args=(theirs, rank_environment(rank, world, nodes, port), job, arguments))
-        process.start()
-        theirs.close()
-        started.append((process, ours))
+    started = [
+        start_rank(_rank, rank_environment(rank, world, nodes, port), {"job": job, "arguments": arguments})
+        for rank in range(world)
+    ]
     results, failures = [], []
     for process, pipe in started:
         try:

@@ -148,6 +148,20 @@ def test_cached_and_evicted_shards_change_nothing(
     assert not list(data.rglob("*.tmp")) and len(list(data.rglob("*.zstd"))) > 20
 
 
+def _two_phases(data: Path, cache: Path) -> tuple[str, int]:
+    first = loader(data, cache=cache, num_workers=1)
+    assert sum(1 for _ in first) == STEPS
+    with pytest.raises(UserError) as error:
+        loader(data, cache=cache)
+    first.dataset.close()
+    return error.value.what, sum(1 for _ in loader(data, cache=cache, num_workers=1))
+
+
+def test_a_process_goes_on_to_another_phase(data: Path, tmp_path: Path) -> None:
+    for refused, steps in run_ranks(_two_phases, 2, data=data, cache=tmp_path):
+        assert "already uses the cache folder" in refused and steps == STEPS
+
+
 def test_documents_are_told_apart_by_the_boundary_ids() -> None:
     from training.loader import Collator
 

@@ -2,81 +2,70 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_ranks import SEQ_LEN, free_port, rank_environment, write_stream
+from loader_ranks import SEQ_LEN, free_port, rank_environment, start_rank, write_stream
+
+from corpus.errors import UserError
 
 SHM = Path("/dev/shm")
 
-READER = """
-import json, sys, time
-from pathlib import Path
-import torch.distributed as dist
-from corpus.errors import command
-from training.loader import MixtureSource, build_loader
 
-def main():
-    stream, cache, pause, workers = sys.argv[1:]
-    made = build_loader([MixtureSource("web", Path(cache), stream, 1.0)], seq_len=%d, seed=1, global_batch=4,
-                        canonical_nodes=1, total_steps=4000, virtual_epoch_samples=64, num_workers=int(workers))
-    for batch in made:
-        print(json.dumps([made.dataset._shm_prefix_int, batch["sample_ids"].tolist()]), flush=True)
-        time.sleep(float(pause))
+def _read(pipe: Any, environment: dict[str, str], stream: Path, cache: Path, workers: int) -> None:
+    """Send (shared-memory number, sample ids) of batch after batch; the pipe's size holds it back."""
+    import torch
 
-with command():
-    main()
-""" % SEQ_LEN
+    from training.loader import MixtureSource, build_loader
+
+    os.setsid()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    try:
+        made = build_loader(
+            [MixtureSource("web", cache, str(stream), 1.0)],
+            seq_len=SEQ_LEN,
+            seed=1,
+            global_batch=4,
+            canonical_nodes=1,
+            total_steps=100_000,
+            virtual_epoch_samples=64,
+            num_workers=workers,
+        )
+        for batch in made:
+            pipe.send((made.dataset._shm_prefix_int, batch["sample_ids"].tolist()))
+            time.sleep(0.01)
+    except UserError as error:
+        pipe.send(error)
 
 
 class Run:
-    """A launcher's processes: `world` ranks in a session of their own, reading one stream through a cache folder."""
+    """`world` ranks, each with its workers in a session of its own, reading one stream through a cache folder."""
 
-    def __init__(self, stream: Path, cache: Path, world: int = 1, pause: float = 0.05, workers: int = 1) -> None:
+    def __init__(self, stream: Path, cache: Path, world: int = 1, workers: int = 1) -> None:
         port = free_port()
+        arguments = {"stream": stream, "cache": cache, "workers": workers}
         self.ranks = [
-            subprocess.Popen(
-                [sys.executable, "-c", READER, str(stream), str(cache), str(pause), str(workers)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **rank_environment(rank, world, 1, port)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-            for rank in range(world)
+            start_rank(_read, rank_environment(rank, world, 1, port), arguments) for rank in range(world)
         ]
 
-    def batch(self, rank: int = 0) -> tuple[int, list[int]]:
-        """(shared-memory number, sample ids) of the next batch."""
-        out = self.ranks[rank].stdout
-        assert out is not None
-        line = out.readline()
-        assert line, self.error(rank)
-        number, ids = json.loads(line)
-        return number, ids
-
-    def error(self, rank: int = 0) -> str:
-        err = self.ranks[rank].stderr
-        assert err is not None
-        return err.read()
+    def batch(self, rank: int = 0) -> Any:
+        """(shared-memory number, sample ids) of the next batch, or the user error."""
+        return self.ranks[rank][1].recv()
 
     def kill(self) -> None:
-        """SIGKILL everything at once, the resource trackers included: nobody is left to tidy up."""
-        for rank in self.ranks:
+        """SIGKILL everything at once; the resource tracker, shared with the test, tidies nothing up."""
+        for process, _ in self.ranks:
             try:
-                os.killpg(rank.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        for rank in self.ranks:
-            rank.wait(10)
+            process.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +106,14 @@ def test_killed_runs_do_not_block_and_live_runs_are_left_alone(stream: Path, tmp
     assert not segments(number), "segments of the killed run are still there"
     assert new_number not in (number, live_number)
     assert segments(live_number) >= live_segments - {f"{live_number:06}_epoch_shape", f"{live_number:06}_epoch_data"}
-    for _ in range(40):  # across several virtual epochs, each of which makes new segments
-        alive.batch()
+    for _ in range(100):  # across several virtual epochs, each of which makes new segments
+        assert len(alive.batch()[1]) == 4
 
     # A cache folder in use by a live run is refused in one line, on every rank.
     refused = start(stream, tmp_path / "alive", world=2)
     for rank in (0, 1):
-        error = refused.error(rank)
-        assert "error: a live run already uses one of these cache folders" in error and "Traceback" not in error
-        assert refused.ranks[rank].wait(10) == 2
+        error = refused.batch(rank)
+        assert isinstance(error, UserError) and "a live run already uses the cache folder" in error.one_line()
     alive.batch()
 
 
@@ -137,11 +125,11 @@ def test_runs_that_start_at_once_settle_on_different_numbers(stream: Path, tmp_p
 def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, start: Any) -> None:
     run = start(stream, tmp_path / "cache", workers=2)
     number, _ = run.batch()
-    parent = run.ranks[0].pid
+    parent = run.ranks[0][0].pid
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     assert len(children) >= 2
     os.kill(parent, signal.SIGKILL)  # only the parent: its group lives on
-    run.ranks[0].wait(10)
+    run.ranks[0][0].join(10)
 
     def ended(pid: str) -> bool:
         try:
@@ -163,22 +151,14 @@ def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, star
 def test_segments_without_an_owner_file_are_left_alone() -> None:
     from training.shm import remove_stale
 
-    foreign = SHM / "987654_locals"
+    foreign = SHM / "987654321012_locals"
     foreign.write_bytes(b"x")
     try:
-        assert 987654 not in remove_stale()
+        remove_stale()
         assert foreign.exists()
-        (SHM / "987654_owner").touch()
-        assert 987654 in remove_stale()
-        assert not segments(987654)
+        (SHM / "987654321012_owner").touch()
+        remove_stale()
+        assert not segments(987654321012)
     finally:
         for name in ("locals", "owner"):
-            (SHM / f"987654_{name}").unlink(missing_ok=True)
-
-
-def test_a_clean_end_leaves_nothing(stream: Path, tmp_path: Path, start: Any) -> None:
-    run = start(stream, tmp_path / "cache", workers=0)
-    number, _ = run.batch()
-    run.ranks[0].send_signal(signal.SIGINT)
-    run.ranks[0].communicate(timeout=20)
-    assert not segments(number)
+            (SHM / f"987654321012_{name}").unlink(missing_ok=True)

@@ -67,16 +67,22 @@ def choose(shard_samples: list[int], front: NDArray[np.int64], count: int) -> Ch
     begins, room = (front, left) if unseen else (np.zeros_like(front), sizes)
     some = np.flatnonzero(room)
     # Fewer shards than samples: unpacking a shard for one sample of it would be waste.
-    shards = some[np.unique(np.linspace(0, len(some) - 1, min(MOST_SHARDS, count, len(some))).astype(np.int64))]
+    shards = some[_spread(len(some), min(MOST_SHARDS, count))]
     while room[shards].sum() < min(count, room.sum()):
         shards = np.union1d(shards, some[~np.isin(some, shards)][:MOST_SHARDS])
     rows, wanted = [], count
-    for place, shard in enumerate(shards.tolist()):
-        share = min(int(room[shard]), -(-wanted // (len(shards) - place)))
-        inside = np.unique(np.linspace(0, room[shard] - 1, share).astype(np.int64))
-        rows.append((shard, begins[shard] + inside))
-        wanted -= len(inside)
+    # The emptiest first: what they lack the others make up for.
+    for place, shard in enumerate(sorted(shards.tolist(), key=lambda each: int(room[each]))):
+        picked = _spread(int(room[shard]), -(-wanted // (len(shards) - place)))
+        rows.append((shard, begins[shard] + picked))
+        wanted -= len(picked)
     return Choice([row for row in rows if len(row[1])], not unseen, unseen)
+
+
+def _spread(size: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` different places of 0..size-1, evenly apart."""
+    count = min(size, count)
+    return np.arange(count, dtype=np.int64) * size // max(count, 1)
 
 
 def held_out(subject: Subject, data: Path, count: int, batch: int) -> dict[str, Any]:
