@@ -23,6 +23,7 @@ from corpus.errors import UserError, command, nearest
 if TYPE_CHECKING:
     from corpus.cleaning.specs import CleaningStep
     from corpus.manifest import Manifest, StreamRecord, Tokenizer
+    from corpus.pipeline.executors import Cluster
     from corpus.pipeline.plan import StreamPlan
     from corpus.pipeline.run import Progress
     from corpus.pipeline.steps import Job
@@ -36,6 +37,7 @@ class Options:
 
     recipe: Path
     out: Path
+    """The data folder; for a build into a store, the work folder its streams are made in."""
     workers: int
     max_tokens: int | None
     only: list[str]
@@ -47,6 +49,11 @@ class Options:
     stand_ins: bool
     keep_removed: bool
     offline: bool
+    cluster: Cluster | None = None
+    """Where the units are made; None is this machine."""
+    store: str | None = None
+    """s3://bucket/prefix that the finished build is uploaded to."""
+    private_store: bool = False
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,8 +71,8 @@ def parse_arguments(argv: list[str] | None) -> Options:
         "A build that was stopped goes on where it was when the same command is run again.",
     )
     parser.add_argument("recipe", type=Path, help="recipe file, such as recipes/sample.yaml")
-    parser.add_argument("--out", type=Path, default=Path("data"), help="data folder (default: data)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument("--out", default="data", help="data folder, or s3://bucket/prefix (default: data)")
+    parser.add_argument("--workers", type=int, help="units worked on at once (default: one per core of this machine)")
     parser.add_argument(
         "--max-tokens", type=_count, metavar="N", help="scaled-down build: a phase of N tokens, same mix"
     )
@@ -78,17 +85,47 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
     parser.add_argument("--keep-removed", action="store_true", help="keep what cleaning removes, under OUT/removed")
     parser.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
+    beyond = parser.add_argument_group("beyond one machine")
+    beyond.add_argument(
+        "--executor", choices=["local", "slurm", "ray"], default="local", help="where units are made (default: local)"
+    )
+    beyond.add_argument(
+        "--executor-options", type=Path, metavar="FILE", help="YAML: partition, time, address, cpus_per_task ..."
+    )
+    beyond.add_argument("--work", type=Path, metavar="DIR", help="with --out s3://: where streams are made before")
+    beyond.add_argument(
+        "--private-store", action="store_true",
+        help="with --out s3://: you vouch that a store whose access cannot be checked is private",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    if args.workers < 1:
+    if args.workers is not None and args.workers < 1:
         raise UserError("must be at least 1", where="--workers")
     if args.max_tokens is not None and args.max_tokens < 1:
         raise UserError("must be positive", where="--max-tokens")
+    store, out = _store_and_folder(args.out, args.work)
+    cluster = None
+    if args.executor != "local" or args.executor_options:
+        from corpus.pipeline.executors import cluster_options
+
+        cluster = cluster_options(args.executor, args.executor_options)
+    workers = args.workers or (cluster.workers if cluster else os.cpu_count() or 1)
     return Options(
-        args.recipe, args.out, args.workers, args.max_tokens, args.only, args.engine, args.dry_run,
+        args.recipe, out, workers, args.max_tokens, args.only, args.engine, args.dry_run,
         args.mirror, args.cache_limit, not args.delete_downloads, args.stand_ins,
         args.keep_removed,
-        args.offline,
+        args.offline, cluster, store, args.private_store,
     )  # fmt: skip
+
+
+def _store_and_folder(out: str, work: Path | None) -> tuple[str | None, Path]:
+    """(the store to upload to or None, the folder to build in) of ``--out`` and ``--work``."""
+    if not out.startswith("s3://"):
+        if work is not None:
+            raise UserError("is for --out s3://...", where="--work", fix="A local build is made in --out itself.")
+        return None, Path(out)
+    return out.rstrip("/"), work or Path(
+        ".build", re.sub(r"[^A-Za-z0-9.-]+", "-", out.removeprefix("s3://")).strip("-")
+    )
 
 
 _FACTORS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -262,14 +299,15 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
             owners.append((name, unit_bytes(plans[name].units[job.unit], sizes[name])))
         totals = {name: SourceTotals(sum(size for owner, size in owners if owner == name)) for name, _ in owners}
         what = "" if collect is None else f" for {recipe.cleaning[collect].step}"
-        say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers")
+        place = f" on {options.cluster.kind}" if options.cluster else ""
+        say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
         order = [(index_of[job.plan], piece) for job in jobs for piece in _files_of(plans[index_of[job.plan]], job)]
         sources = {name: plan.source for name, plan in plans.items()}
         listings = {name: plan.listing for name, plan in plans.items()}
         config = next(iter(plans.values())).acquire
         with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
             show = functools.partial(_count_up, owners, totals, display)
-            run_jobs(jobs, work, options.workers, show, collect)
+            run_jobs(jobs, work, options.workers, show, collect, options.cluster)
 
     if any(plan.corpus_state for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
         run_corpus_steps(plans, saved, run)

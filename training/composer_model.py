@@ -61,11 +61,16 @@ class TrainingModel(ComposerModel):
             mean, tokens = self.model(*inputs, objective=partial(cross_entropy, targets=targets))
             self._add(tokens, None, batch[SOURCES])
             return mean
-        teacher = self.distiller.teacher(batch)
+        teacher = self._ask(batch)
         objective = partial(distillation_loss, targets=targets, teacher=teacher, objective=self.distiller.objective)
         mean, tokens, kd = self.model(*inputs, objective=objective)
         self._add(tokens, kd, batch[SOURCES])
         return mean
+
+    @torch.compiler.disable
+    def _ask(self, batch: Mapping[str, Tensor]) -> LogitsOf | TopK:
+        assert self.distiller
+        return self.distiller.teacher(batch)
 
     def loss(self, outputs: Tensor, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The loss that forward already computed."""

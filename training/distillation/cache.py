@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,7 +120,9 @@ def find_caches(
     """
     command = f"Run: python -m training.teacher {recipe} --teacher {settings.teacher} --top-k {settings.top_k}"
     local = Path(settings.teacher)
-    identity = identify(settings.teacher, local) if (local / "config.json").is_file() else None
+    # Hashing the weights takes a while: once, and by the first process alone, whose error ends the others.
+    known = (local / "config.json").is_file() and os.environ.get("RANK", "0") == "0"
+    identity = identify(settings.teacher, local) if known else None
     found: list[tuple[Path, TeacherRecord]] = []
     for name, source in manifest.sources.items():
         stream = build / source.stream

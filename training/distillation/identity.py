@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from corpus.config import Strict
@@ -59,6 +60,7 @@ def teacher_folder(name: str, *, weights: bool) -> Path:
         ) from None  # fmt: skip
 
 
+@functools.lru_cache(maxsize=4)
 def identify(name: str, folder: Path) -> TeacherIdentity:
     """Hash a teacher's files; reads all of its weights once."""
     weights = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}

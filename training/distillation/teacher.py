@@ -65,7 +65,6 @@ class OnlineTeacher:
         logits = self.model(input_ids=probe, use_cache=False).logits
         return torch.equal(logits, head(self._base(input_ids=probe, use_cache=False).last_hidden_state))
 
-    @torch.compiler.disable
     @torch.no_grad()
     def logits_of(self, ids: Tensor, doc_ids: Tensor | None = None) -> LogitsOf:
         """For ids (B, S) and, to keep attention inside documents, doc_ids (B, S): the logits of all B * S tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,9 @@ def run_tasks(
         raise UserError("is no folder", where="--task-dir")
     local = None if task_dir is None else str(task_dir)
     # The harness's own tasks are thousands of files; leave them alone where the folder has all that is asked.
-    manager = TaskManager(include_path=local, include_defaults=False) if local else TaskManager()
-    if local and any(name not in manager.all_tasks for name in names):
+    manager = TaskManager(include_path=local, include_defaults=False)
+    if any(name not in manager.all_tasks for name in names):
+        print("reading the harness's list of tasks", file=sys.stderr, flush=True)
         manager = TaskManager(include_path=local)
     for name in names:
         if name not in manager.all_tasks:
@@ -103,5 +105,12 @@ def run_tasks(
         raise UserError(
             f"its data cannot be had: {' '.join(str(error).split())[:300]}", where=f"--tasks {','.join(names)}",
             fix="Go online once, or give local task files with --task-dir.",
+        ) from None  # fmt: skip
+    except ValueError as error:
+        if not any(word in str(error) for word in ("unsafe", "untrusted")):
+            raise
+        raise UserError(
+            "a task would run code that the model writes, which this command does not do", where="--tasks",
+            fix="Export the run (python -m training.export) and use lm_eval itself, in a sandbox.",
         ) from None  # fmt: skip
     return {key: report[key] for key in KEPT if report.get(key)}
