@@ -159,19 +159,32 @@ def build(options: Options) -> Manifest | None:
         _show_plans(recipe, plans)
         return None
     records: dict[str, StreamRecord] = {}
+    wanted = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
+    if options.store:
+        from corpus.store import StorePath
+        from corpus.upload import check_store, upload_build, upload_stream
+
+        store = StorePath(options.store)
+        closed = [name for name, plan in wanted.items() if not plan.source.redistributable]
+        check_store(store, closed, options.private_store)
     with contextlib.ExitStack() as stack:
         for plan in plans.values():
             stack.enter_context(_lock(plan))
-        wanted = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
         make_units(recipe, plans, wanted, options)
         from corpus.streams import finalise
 
         for name, plan in wanted.items():
             records[name] = finalise(plan)
+            if options.store:
+                upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
     if options.only:
         say(f"built {', '.join(records)}; build without --only for the manifest")
         return None
-    return _write_manifest(recipe, plans, records, tokenizer, options, time.monotonic() - started)
+    manifest = _write_manifest(recipe, plans, records, tokenizer, options, time.monotonic() - started)
+    if options.store:
+        upload_build(options.out / recipe.name, store, say)
+        say(f"uploaded: {store / recipe.name}; the folder it was made in, {options.out}, can be deleted")
+    return manifest
 
 
 def say(text: str) -> None:

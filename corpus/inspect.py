@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.errors import UserError, command, nearest
+from corpus.store import location
 
 if TYPE_CHECKING:
     from corpus.manifest import Manifest, StreamRecord
@@ -26,7 +27,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description="Show what a build holds: documents, drops by reason, tokens, weights and epochs of each source.",
     )
     parser.add_argument(
-        "path", type=Path, help="a build (data/sample), a stream (data/streams/...), or a manifest file"
+        "path", type=location, help="a build (data/sample), a stream (data/streams/...), or a manifest file; also s3://"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--verify", action="store_true", help="re-hash every shard; names damaged ones and exits 1")
@@ -141,7 +142,7 @@ def decode_samples(folder: Path, record: StreamRecord, count: int) -> list[tuple
     from tokenizers import Tokenizer
 
     data = folder.parent.parent
-    tokenizer = Tokenizer.from_file(str(data / record.tokenizer.path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_str((data / record.tokenizer.path / "tokenizer.json").read_bytes().decode())
     picks = sorted({int(index) for index in np.linspace(0, record.samples - 1, min(count, record.samples))})
     bos, eos = record.tokenizer.bos_id, record.tokenizer.eos_id
     shown = []

@@ -183,6 +183,8 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError("no such file", where=str(path)) from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"is not readable JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):

@@ -147,6 +147,8 @@ def _lines(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes 
             elif too_large:
                 yield offset, None
                 length, too_large = too_large_bytes + len(part) + 1, False
+            elif len(carry) + len(part) > MAX_RECORD_BYTES:
+                yield offset, None
             else:
                 yield offset, carry + part if carry else part
             offset += length

@@ -84,9 +84,7 @@ def fingerprint_fields(
     }
 
 
-def check_resume(
-    saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool = False
-) -> dict[str, list[Any]]:
+def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool = False) -> dict[str, list[Any]]:
     """Compare a checkpoint's fields with this run's; returns what changed as {field: [saved, current]}.
 
     Raises UserError naming each changed field, unless `allow` (the user gave --allow-changed-data).

@@ -48,7 +48,7 @@ class MixtureStream(Stream):
     """A packed stream: MDS shards with one `ids` column of seq_len + 1 unsigned integers."""
 
     def __init__(self, name: str, local: Path, remote: str | None, seq_len: int) -> None:
-        """`local` and `remote` as in :class:`training.loader.MixtureSource`."""
+        """`local` and `remote` as in :class:`training.dataset.MixtureSource`."""
         # Absolute: ranks and workers must agree on the folder's name whatever their working directory.
         super().__init__(local=str(Path(local).absolute()), remote=remote)
         self.name = name

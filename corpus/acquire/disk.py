@@ -52,7 +52,7 @@ def write_json(path: Path, data: Any) -> None:
         beside = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
         try:
             with open(beside, "w", encoding="utf-8") as out:
-                json.dump(data, out, ensure_ascii=False, sort_keys=True)
+                json.dump(data, out, sort_keys=True)  # as ASCII: a listing may hold names that UTF-8 cannot
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(beside, path)

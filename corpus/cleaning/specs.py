@@ -345,4 +345,3 @@ CleaningStep = Annotated[
     Field(discriminator="step"),
 ]
 """One entry of a recipe's `cleaning` list."""
-

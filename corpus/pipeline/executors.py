@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter, field_validator
 
@@ -70,7 +70,7 @@ class RayOptions(ClusterOptions):
     mem_per_cpu_gb: float = Field(2.0, gt=0)
 
 
-Cluster = Union[SlurmOptions, RayOptions]
+Cluster = SlurmOptions | RayOptions
 _ANY: TypeAdapter[Cluster] = TypeAdapter(Annotated[Cluster, Field(discriminator="kind")])
 
 
@@ -87,10 +87,10 @@ def cluster_options(kind: str, file: Path | None) -> Cluster | None:
         raise UserError("sbatch is not found", where="--executor slurm", fix="Run the build on a Slurm login node.")
     if kind == "ray" and importlib.util.find_spec("ray") is None:
         raise UserError("ray is not installed", where="--executor ray", fix="Run `pip install 'mobilecorpus[ray]'`.")
-    model = SlurmOptions if kind == "slurm" else RayOptions
     data = read_yaml(file) if file is not None else {}
     where = str(file) if file is not None else f"--executor {kind} without --executor-options"
-    return parse(model, {**data, "kind": data.get("kind", kind)}, where)
+    data = {**data, "kind": data.get("kind", kind)}
+    return parse(SlurmOptions, data, where) if kind == "slurm" else parse(RayOptions, data, where)
 
 
 def save(options: Cluster, attempt: Path) -> None:

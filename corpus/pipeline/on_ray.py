@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import ray
@@ -20,7 +21,7 @@ def execute(options: RayOptions, pipeline: list[PipelineStep], attempt: Path, ta
         ray.init(
             address=options.address,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             # Where the package is not installed, the nodes take it from where the build runs.
             runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE)}},
         )

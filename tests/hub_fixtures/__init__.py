@@ -48,8 +48,8 @@ def _joined(source: Source) -> list[Any]:
     return [origin for origin, _ in input_origins(source).values()]
 
 
-def small_tokenizer() -> bytes:
-    """A byte-level BPE of a few hundred ids with <unk>, <s> and </s> first, as Llama 2's vocabulary has them."""
+def small_tokenizer(bos: str = "<s>", eos: str = "</s>") -> bytes:
+    """A byte-level BPE of 700 ids with <unk> and the ends of documents first, as Llama 2's vocabulary has them."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     model = Tokenizer(models.BPE())
@@ -57,7 +57,7 @@ def small_tokenizer() -> bytes:
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=700,
-        special_tokens=["<unk>", "<s>", "</s>"],
+        special_tokens=["<unk>", bos, eos],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -22,7 +22,7 @@ PRELOAD = ["torch", "streaming", "composer", "training.loader"]
 
 
 def write_stream(folder: Path, source: int, samples: int, dtype: str = "uint16", shard_bytes: int = 1 << 10) -> Path:
-    """A packed stream in shards of about 20 samples: ids[0] tells the source, ids[1] the sample, 7 starts a document."""
+    """A packed stream in shards of about 20 samples; ids[0] tells the source, ids[1] the sample, 7 is a BOS."""
     from streaming import MDSWriter
 
     with MDSWriter(

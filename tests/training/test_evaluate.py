@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from trainer_kit import ROOT, SEQ_LEN, VOCAB, Ranks, build, metrics
+from trainer_kit import ROOT, SEQ_LEN, VOCAB, build
 
 from corpus.errors import UserError
+from training import checkpoint
+from training.config import parse_args, resolve
 from training.evaluate import main
 from training.evaluation.heldout import choose
 from training.evaluation.perplexity import read_rows, wikitext
 from training.evaluation.scoring import Scorer
 from training.evaluation.subject import Subject, load_subject
 from training.mixture import Cycle, arrange_epoch, plan_epochs
+from training.model import MobileLM
+from training.runs import RunFolder
 from training.samples import StreamSamples
 
 CPU = torch.device("cpu")
@@ -53,13 +58,25 @@ def make_tokenizer(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 4 steps of 24, whose phase draws 135 of the 150 samples of source a and b's 40 more than once."""
+    """A run at step 4 of 24, whose phase draws 135 of the 150 samples of source a, and b's 40 more than once."""
     folder = tmp_path_factory.mktemp("evaluate")
     recipe = build(folder)
     make_tokenizer(folder / "data" / "tokenizers" / "t" / "tokenizer.json")
     arguments = ["--size", "tiny", "--recipe", recipe, "--data", folder / "data", "--out", folder / "runs"]
-    ranks = Ranks([*map(str, arguments), "--run-name", "run", "--until", "4", "--workers", "0"], 1, folder / "log")
-    assert ranks.wait() == 0, ranks.output()
+    options = parse_args([*map(str, arguments), "--run-name", "run"])
+    (phase,) = resolve(options)
+    run = RunFolder(folder / "runs" / "run")
+    run.start(options, [phase], None)
+    run.enter_phase(phase, options.data)
+    torch.manual_seed(0)
+    model = MobileLM(phase.model)
+    # Large weights make the model sure of something, so that greedy choices do not hang on rounding.
+    weights = {name: 5 * tensor if tensor.dim() > 1 else tensor for name, tensor in model.state_dict().items()}
+    facts = {
+        "phase": 0, "recipe": phase.name, "step": 4, "tokens": 1024, "finished": False, "model": asdict(phase.model),
+        "data": {}, "world_size": 1, "microbatch": 8,
+    }  # fmt: skip
+    checkpoint.write(run.checkpoints, facts, weights, {})
     return folder
 
 
@@ -150,8 +167,6 @@ def test_held_out_loss_per_source(folder: Path, subject: Subject, capsys: pytest
     rows = np.concatenate([stream.read(shard) for shard in range(len(stream.shard_samples))]).astype(np.int64)
     ids = torch.from_numpy(rows)
     assert b["loss"] == pytest.approx(subject.model.loss(ids[:, :-1], ids[:, 1:]).item(), rel=1e-5)
-    # Near what the training itself last saw.
-    assert result["loss"] == pytest.approx(metrics(folder / "runs" / "run")[-1]["loss"], abs=0.5)
     assert evaluate(capsys, folder, "--held-out", 3)["held_out"]["sources"]["a"]["samples"] == 3
     main([str(folder / "runs" / "run"), "--data", str(folder / "data")])
     text = capsys.readouterr().out

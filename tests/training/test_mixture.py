@@ -41,9 +41,7 @@ def _check_plan(plan: EpochPlan, weights: list[float], steps: int, batch: int, e
 # Many sources whose share of an epoch is far below one sample: rounding each end on its own is not monotone here.
 @example(weights=[1.0] + [0.001] * 13, steps=150, batch=1, epoch_samples=1)
 @example(weights=[1.0] * 13, steps=149, batch=1, epoch_samples=1)
-def test_shares_are_exact_at_every_epoch_end(
-    weights: list[float], steps: int, batch: int, epoch_samples: int
-) -> None:
+def test_shares_are_exact_at_every_epoch_end(weights: list[float], steps: int, batch: int, epoch_samples: int) -> None:
     _check_plan(plan_epochs(weights, steps, batch, epoch_samples), weights, steps, batch, epoch_samples)
 
 

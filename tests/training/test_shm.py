@@ -50,9 +50,7 @@ class Run:
     def __init__(self, stream: Path, cache: Path, world: int = 1, workers: int = 1) -> None:
         port = free_port()
         arguments = {"stream": stream, "cache": cache, "workers": workers}
-        self.ranks = [
-            start_rank(_read, rank_environment(rank, world, 1, port), arguments) for rank in range(world)
-        ]
+        self.ranks = [start_rank(_read, rank_environment(rank, world, 1, port), arguments) for rank in range(world)]
 
     def batch(self, rank: int = 0) -> Any:
         """(shared-memory number, sample ids) of the next batch, or the user error."""

@@ -55,24 +55,26 @@ class OnlineTeacher:
         self.device = device
         self.model: PreTrainedModel = model
         nn.Module.to(model, device)
-        self._base: nn.Module = model.base_model
+        self._base = _base(model)
         self._head = head if self._plain_head(head) else None
 
     @torch.no_grad()
     def _plain_head(self, head: nn.Module) -> bool:
         """Whether the logits are just the head's product; some classes scale or cap them afterwards."""
+        if self._base is None:
+            return False
         probe = torch.arange(8, device=self.device).unsqueeze(0)
         logits = self.model(input_ids=probe, use_cache=False).logits
         return torch.equal(logits, head(self._base(input_ids=probe, use_cache=False).last_hidden_state))
 
     @torch.no_grad()
-    def logits_of(self, ids: Tensor, doc_ids: Tensor | None = None) -> LogitsOf:
+    def logits_of(self, ids: Tensor, doc_ids: Tensor | None = None) -> Hidden:
         """For ids (B, S) and, to keep attention inside documents, doc_ids (B, S): the logits of all B * S tokens."""
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
         if doc_ids is not None:
             inputs["attention_mask"] = self._mask(doc_ids)
         with torch.autocast(self.device.type, enabled=False):
-            if self._head is None:
+            if self._head is None or self._base is None:
                 return Hidden(self.model(**inputs).logits.flatten(0, 1), None)
             return Hidden(self._base(**inputs).last_hidden_state.flatten(0, 1), self._head)
 
@@ -106,21 +108,27 @@ def _load(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+def _base(model: PreTrainedModel) -> nn.Module | None:
+    """The model below the output head; some classes name none, and then mostly keep it as `model`."""
+    below = model.base_model if model.base_model is not model else getattr(model, "model", None)
+    return below if isinstance(below, nn.Module) else None
+
+
 def _shard(name: str, model: PreTrainedModel, head: nn.Module, device: torch.device) -> None:
     """Split the layers' parameters over all processes. Embedding and head stay whole: chunks need the head again and
     again, and gathering it each time would cost more than it saves."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    base, depth = model.base_model, model.config.get_text_config().num_hidden_layers
-    layers = next((m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)
-    if layers is None:
+    base, depth = _base(model), model.config.get_text_config().num_hidden_layers
+    lists = [m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == depth] if base else []
+    if base is None or not lists:
         raise UserError(
             "this kind of model cannot be sharded: it has no list of layers", where=f"teacher {name}",
             fix="Train with --parallel ddp, or write its top k first: python -m training.teacher.",
         )  # fmt: skip
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     whole: set[nn.Parameter] = {*head.parameters(), *model.get_input_embeddings().parameters()}
-    for layer in layers:
+    for layer in lists[0]:
         fully_shard(layer, mesh=mesh)
     fully_shard(base, mesh=mesh, ignored_params=whole)
