@@ -29,7 +29,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise UserError(
                 "the disk is full",
                 where=str(folder),
-                fix="Free some space, choose another folder,",
+                fix="Free some space and run the same command again, or choose another folder.",
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write here: {error.strerror}", where=str(folder)) from None

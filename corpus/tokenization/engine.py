@@ -132,7 +132,7 @@ def _odd_characters(fast: Engine, reference: Engine) -> str:
 
 
 def _differing(fast: Engine, reference: Engine, groups: list[str]) -> list[str]:
-    """The groups of characters on which the engines differ; each is probed beside letters, digits, spaces and itself."""
+    """The groups of characters on which the engines differ, each probed beside letters, digits, spaces and itself."""
     probes = ["".join(f"x{char}{char}1{char} {char}{char}\n" for char in group) for group in groups]
     rows = []
     for engine in (fast, reference):

@@ -6,10 +6,13 @@ import contextlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,3 +145,143 @@ def test_ray_reports_what_cannot_work_in_one_line(
     line = user_error(run_command(*command, "--executor-options", str(file)))
     assert "b.jsonl:" in line and "invalid_json" in line
     assert not list((tmp_path / "data" / "streams").glob("b-*/stream.json"))
+
+
+SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+MinJobAge=2
+KillWait=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=3000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[str]:
+    """Path of the slurm.conf of a running Slurm of one node: munge, controller and node on loopback, in /tmp."""
+    absent = [name for name in SLURM if shutil.which(name) is None and not Path("/usr/sbin", name).is_file()]
+    if absent or os.getuid() != 0:
+        pytest.skip(f"no {absent[0]}: install slurm-wlm and munge" if absent else "starting Slurm needs root")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    folder.chmod(0o755)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    conf = folder / "slurm.conf"
+    conf.write_text(
+        SLURM_CONF.format(host=platform.node(), folder=folder, ports=free_ports(2), cores=os.cpu_count() or 1)
+    )
+    places = {"pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munged.seed", "socket": "munge.socket"}
+    flags = [f"--{flag}={folder / name}" for flag, name in places.items()]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str) -> subprocess.Popen[bytes]:
+        with (folder / f"{command[0]}.out").open("ab") as log:
+            program = shutil.which(command[0]) or f"/usr/sbin/{command[0]}"
+            started.append(subprocess.Popen([program, *command[1:]], stdout=log, stderr=log, env=environment()))
+        return started[-1]
+
+    def is_idle(daemon: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + 30
+        while daemon.poll() is None and time.monotonic() < deadline:
+            state = subprocess.run(
+                ["sinfo", "--noheader", "--format=%T"], env=environment(SLURM_CONF=str(conf)), capture_output=True
+            )
+            if state.stdout.strip() == b"idle":
+                return True
+            time.sleep(0.5)
+        return False
+
+    try:
+        start("munged", "--foreground", "--force", f"--key-file={key}", *flags)
+        start("slurmctld", "-D", "-f", str(conf))
+        for plugin in ("disabled", "cgroup/v1"):  # Slurm before 23.02 knows no "disabled", and uses neither here
+            (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
+            if is_idle(start("slurmd", "-D", "-f", str(conf), "-N", platform.node())):
+                break
+        else:
+            said = (folder / "slurmd.out").read_text().strip().splitlines()
+            pytest.skip(f"slurmd does not run here: {said[-1] if said else 'it says nothing'}")
+        yield str(conf)
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_slurm_gives_the_same_bytes_though_a_worker_is_killed(
+    small: tuple[Path, dict[str, str]], slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, wanted = small
+    monkeypatch.setenv("SLURM_CONF", slurm)
+    file = options_file(tmp_path, partition="main", time="0:10:00", mem_per_cpu_gb=1, workers=2)
+    out = tmp_path / "data"
+    process = start_build(recipe, out, "--executor", "slurm", "--executor-options", str(file))
+    kill_worker(out, process, lambda pid: pid)
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert "2 workers on slurm" in errors
+    assert tree_hashes(out) == wanted
+
+
+def test_a_build_that_is_stopped_takes_its_slurm_jobs_along(
+    small: tuple[Path, dict[str, str]], slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, _ = small
+    monkeypatch.setenv("SLURM_CONF", slurm)
+    file = options_file(tmp_path, partition="nowhere", time="0:10:00", mem_per_cpu_gb=1)
+    command = ["--executor", "slurm", "--executor-options", str(file)]
+    refused = run_command("-m", "corpus.build", str(recipe), "--out", str(tmp_path / "data"), *command)
+    assert "sbatch refuses the job" in user_error(refused) and "partition" in refused.stderr
+
+    def queue() -> str:
+        return subprocess.run(["squeue", "--noheader"], env=environment(), capture_output=True, text=True).stdout
+
+    options_file(tmp_path, partition="main", time="0:10:00", mem_per_cpu_gb=1)
+    process = start_build(recipe, tmp_path / "data", *command)
+    deadline = time.monotonic() + 120
+    while not queue() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in errors
+    while (left := queue()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
