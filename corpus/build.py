@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import functools
 import os
@@ -64,9 +63,11 @@ def main(argv: list[str] | None = None) -> None:
         try:
             build(options)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise full_disk(options.out) from None
+            from corpus.files import full_disk, is_full
+
+            if is_full(error):
+                raise full_disk(options.out) from None
+            raise
 
 
 def parse_arguments(argv: list[str] | None) -> Options:
@@ -191,13 +192,6 @@ def build(options: Options) -> Manifest | None:
         upload_build(options.out / recipe.name, store, say)
         say(f"uploaded: {store / recipe.name}; the folder it was made in, {options.out}, can be deleted")
     return manifest
-
-
-def full_disk(data: Path) -> UserError:
-    """What to tell when there is no room left in the data folder."""
-    return UserError(
-        "no space left", where=str(data), fix="Free some and run the same command again; finished units are kept."
-    )
 
 
 def say(text: str) -> None:

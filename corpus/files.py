@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from corpus.errors import UserError
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that a disk, or one's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk(folder: Path) -> UserError:
+    """What to tell when ``folder`` has no room left."""
+    return UserError(
+        "no space left", where=str(folder), fix="Free some and run the same command again; finished units are kept."
+    )
 
 
 def canonical_json(data: Any) -> bytes:

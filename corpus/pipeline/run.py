@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.errors import UserError
+from corpus.files import full_disk
 from corpus.pipeline import executors
 from corpus.pipeline.heartbeat import ParentBeat, Silence, WorkerBeat
 
@@ -32,6 +33,8 @@ POLL_SECONDS, POLL_SHARED_SECONDS = 0.2, 1.0
 """Between two looks at the workers' files, on a local disk and on one that a cluster shares."""
 MAX_RESTARTS = 3
 """Restarts in a row that finish no unit before the build gives up."""
+ROOM_FOR_A_REPORT = 1 << 18
+"""Bytes: with less, workers that fail may not have been able to say why."""
 OWNER = "CORPUS_BUILD_OWNER"
 """Environment variable with the process id whose death ends the workers."""
 
@@ -69,6 +72,8 @@ def run_jobs(
         watcher = _Watcher(attempt, remaining, progress, show, collect, cluster)
         lost = watcher.run(jobs_file, min(workers, len(remaining)))
         watcher.raise_failures()
+        if lost and shutil.disk_usage(work).free < ROOM_FOR_A_REPORT:
+            raise full_disk(work)
         finished = {index for index in remaining if index in progress.done}
         remaining = [index for index in remaining if index not in finished]
         barren = 0 if finished else barren + 1
@@ -163,7 +168,10 @@ class _Watcher:
         failures = sorted(self.folder.glob("failed-*.json"), key=lambda path: int(path.stem.split("-")[1]))
         if not failures:
             return
-        report = json.loads(failures[0].read_bytes())
+        try:
+            report = json.loads(failures[0].read_bytes())
+        except ValueError:  # there was room for the file's name only
+            raise full_disk(self.folder.parent) from None
         more = f" ({len(failures) - 1} more units failed)" if len(failures) > 1 else ""
         if report["user"]:
             what, where, fix = report["user"]

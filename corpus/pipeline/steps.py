@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import itertools
 import json
@@ -29,7 +28,7 @@ from corpus.cleaning.dedup import HashWriter
 from corpus.cleaning.droplists import DropList, DropReason, UnitRef, load_drop_list
 from corpus.cleaning.specs import ExactDedupStep, MinhashStep
 from corpus.errors import UserError
-from corpus.files import atomic_write, publish_dir
+from corpus.files import atomic_write, full_disk, is_full, publish_dir
 from corpus.manifest import Documents, Tokens, UnitRecord
 from corpus.pack import Packer, with_boundaries
 from corpus.pipeline.plan import SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
@@ -417,20 +416,15 @@ def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterat
         with marks:
             yield
             marks.done(step.tally.counts())
-    except Exception as error:
+    except Exception as raised:
+        error = full_disk(plan.data) if is_full(raised) else raised
         report = {
             "where": f"{plan.source_name}, unit {unit.index}",
             "user": [error.what, error.where, error.fix] if isinstance(error, UserError) else None,
-            "error": _disk_full(error, plan) or f"{type(error).__name__}: {error}",
+            "error": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),
         }
         (step.jobs.parent / f"failed-{rank}.json").write_text(json.dumps(report))
-
-
-def _disk_full(error: Exception, plan: StreamPlan) -> str | None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left under {plan.data}; free some and run the same command again"
-    return None
 
 
 def shard_writer(folder: Path, seq_len: int, dtype: str) -> Any:

@@ -74,6 +74,19 @@ def error_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> ErrorOf:
     return run
 
 
+def put_tiny_tokenizer(folder: Path) -> None:
+    """A tokenizer whose tokens are the bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    model.add_special_tokens(["<s>"])
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(model.to_str())
+
+
 HOSTILE_LINES: list[tuple[bytes, str | None]] = [
     (b'{"text": "cut off in the mid', "invalid_json"),
     (b'{"text": "\xff\xfe\xc3"}', "invalid_utf8"),
@@ -114,6 +127,7 @@ HOSTILE_LINES: list[tuple[bytes, str | None]] = [
 
 def test_hostile_records_are_dropped_and_counted_by_a_build(tmp_path: Path) -> None:
     good = b"".join(json.dumps(document).encode() + b"\n" for document in documents(40))
+    put_tiny_tokenizer(tmp_path / "tok")
     folder = tmp_path / "hostile"
     folder.mkdir()
     (folder / "lines.jsonl").write_bytes(good + b"\n".join(line for line, _ in HOSTILE_LINES))
@@ -181,9 +195,7 @@ def test_damaged_files_fail_a_build_and_leave_no_complete_stream(tmp_path: Path)
     names = {f"s{n}": name for n, name in enumerate(DAMAGE)}
     for name, damage in DAMAGE.items():
         (tmp_path / name).write_bytes(damage(data))
-    tokenizer = tmp_path / "tok" / "tokenizer.json"
-    tokenizer.parent.mkdir()
-    tokenizer.write_text(json.dumps(tiny_tokenizer()))
+    put_tiny_tokenizer(tmp_path / "tok")
     recipe = write_recipe(
         tmp_path,
         {"good": ["good.jsonl"], **{source: [name] for source, name in names.items()}},
@@ -197,19 +209,6 @@ def test_damaged_files_fail_a_build_and_leave_no_complete_stream(tmp_path: Path)
     assert "cut.jsonl.gz: the file is cut off or damaged" in line
     assert [path.parent.name[:4] for path in (tmp_path / "data").glob("streams/*/stream.json")] == ["good"]
     assert not (tmp_path / "data" / "small").exists()
-
-
-def tiny_tokenizer() -> dict[str, Any]:
-    """Every byte is a token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    model = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = decoders.ByteLevel()
-    model.add_special_tokens(["<s>"])
-    whole: dict[str, Any] = json.loads(model.to_str())
-    return whole
 
 
 @pytest.mark.parametrize("name", DAMAGE)
