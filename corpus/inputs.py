@@ -7,6 +7,7 @@ from pathlib import Path
 
 from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
 from corpus.acquire.models import listing_of
+from corpus.acquire.remote import is_remote
 from corpus.catalogue.models import FilesOrigin, Source
 from corpus.errors import UserError
 from corpus.files import fingerprint, sha256_file
@@ -35,6 +36,13 @@ def source_inputs(
     folder = data / "prepared" / revision[:16]
     local = {}
     if not folder.is_dir():
+        at_once = sum(files.bytes for _, part, files in parts if is_remote(part, config))
+        if config.cache_limit is not None and at_once > config.cache_limit:
+            raise UserError(
+                f"its files are joined first: they take {at_once:,} bytes, but --cache-limit is {config.cache_limit:,}",
+                where=source.title,
+                fix="Raise --cache-limit.",
+            )
         say(f"joining the files of {source.title}")
         local = {
             prefix + file.name: fetch(part, files, file, config)

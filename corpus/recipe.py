@@ -115,6 +115,20 @@ class Distillation(Strict):
         return self
 
 
+class BadLoss(Strict):
+    """What happens at a step whose loss or gradient norm is not finite, or whose loss jumps up."""
+
+    action: Literal["stop", "skip"] = "stop"
+    """stop ends the run before the update; skip leaves weights and optimizer as they are and goes on with the next
+    batch. Either way the batch's samples are written down, and the step counts: the schedule and the data go on."""
+    spike: float | None = Field(default=None, gt=1)
+    """A loss of more than this many times the median of the last `window` good steps is bad too (null: never)."""
+    window: int = Field(default=128, ge=2, le=10_000)
+    """Good steps the median is taken over; before a phase has had as many, no loss counts as a jump."""
+    max_skips: int = Field(default=10, ge=1)
+    """Steps a phase may skip; the next bad one stops the run."""
+
+
 class ModelOverrides(Strict):
     """Model settings that a phase changes, or that the papers leave open."""
 
@@ -139,6 +153,7 @@ class Training(Strict):
     """Largest number of samples arranged at once (rounded to whole steps of equal-sized virtual epochs)."""
     carry_optimizer: bool = True
     """Start from the previous phase's optimiser state instead of a fresh one."""
+    bad_loss: BadLoss = BadLoss()
     distillation: Distillation | None = None
     model: ModelOverrides = ModelOverrides()
     sizes: list[str] = []

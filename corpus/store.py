@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import posixpath
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PosixPath
 from typing import IO, Any
@@ -97,6 +98,16 @@ class StorePath(PosixPath):
 
     def _prefix(self) -> str:
         return f"{self.key}/" if self.key else ""
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder, of this machine or of a store, into ``target``."""
+    if not isinstance(source, StorePath):
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        return
+    for name in source.listing():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes((source / name).read_bytes())
 
 
 @functools.lru_cache(maxsize=1)

@@ -58,7 +58,8 @@ def check_store(store: StorePath, closed: Iterable[str], vouched: bool) -> None:
     if not names:
         return
     what = f"'{names[0]}'{f' and {len(names) - 1} more sources' if names[1:] else ''} must not be redistributed"
-    public = is_public(store.bucket)
+    with store_errors(str(store)):
+        public = is_public(store.bucket)
     if public:
         raise UserError(f"{what}, and anyone may read this bucket", where=str(store), fix="Use a private bucket.")
     if public is None and not vouched:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from composer.core import State
 from composer.models import ComposerModel
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ class StepSums:
     """(sources,) float64: the same of the distillation term; zeros without a teacher."""
     samples: Tensor
     """(sources,) float64: number of samples."""
+    total: Tensor
+    """() float64: sum over samples of the loss that is trained on."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,20 @@ class TrainingModel(ComposerModel):
         self.model = MobileLM(cfg)
         self.sources = tuple(sources)
         self.distiller = distiller
-        self._sums: StepSums | None = None
+        self.sums: StepSums | None = None
+        """Of the forward passes since `take_sums` was last called; None when there were none."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean loss of a microbatch, scalar: next-token, or distillation; see the keys above for shapes."""
         inputs, targets = (batch[INPUTS], batch.get(DOCUMENTS)), batch[TARGETS]
         if self.distiller is None:
             mean, tokens = self.model(*inputs, objective=partial(cross_entropy, targets=targets))
-            self._add(tokens, None, batch[SOURCES])
+            self._add(mean, tokens, None, batch[SOURCES])
             return mean
         teacher = self._ask(batch)
         objective = partial(distillation_loss, targets=targets, teacher=teacher, objective=self.distiller.objective)
         mean, tokens, kd = self.model(*inputs, objective=objective)
-        self._add(tokens, kd, batch[SOURCES])
+        self._add(mean, tokens, kd, batch[SOURCES])
         return mean
 
     @torch.compiler.disable
@@ -77,23 +81,31 @@ class TrainingModel(ComposerModel):
         return outputs
 
     @torch.no_grad()
-    def _add(self, losses: Tensor, kd: Tensor | None, sources: Tensor) -> None:
-        """`losses` and `kd` (B, S)."""
-        if self._sums is None:
+    def _add(self, mean: Tensor, losses: Tensor, kd: Tensor | None, sources: Tensor) -> None:
+        """`mean` (), `losses` and `kd` (B, S)."""
+        if self.sums is None:
             zeros = torch.zeros(len(self.sources), dtype=torch.float64, device=losses.device)
-            self._sums = StepSums(zeros, zeros.clone(), zeros.clone())
+            self.sums = StepSums(zeros, zeros.clone(), zeros.clone(), zeros.new_zeros(()))
         # One-hot product instead of index_add_: the latter adds in no fixed order on CUDA.
         hot = nn.functional.one_hot(sources, len(self.sources)).double()
-        self._sums.loss += losses.mean(dim=1).double() @ hot
+        self.sums.loss += losses.mean(dim=1).double() @ hot
         if kd is not None:
-            self._sums.kd += kd.mean(dim=1).double() @ hot
-        self._sums.samples += hot.sum(dim=0)
+            self.sums.kd += kd.mean(dim=1).double() @ hot
+        self.sums.samples += hot.sum(dim=0)
+        self.sums.total += mean.double() * len(sources)
 
     def take_sums(self) -> StepSums | None:
         """The sums since the last call, which starts them anew; None when forward did not run."""
-        sums, self._sums = self._sums, None
+        sums, self.sums = self.sums, None
         return sums
 
     def fsdp_wrap_fn(self, module: nn.Module) -> bool:
         """Blocks are sharded one by one, and the whole model around them (Composer's FSDP2 policy asks this)."""
         return isinstance(module, (Block, MobileLM))
+
+
+def training_model(state: State) -> TrainingModel:
+    """The model that Composer trains, out of its DDP wrapper."""
+    model = state.model.module if state.is_model_ddp else state.model
+    assert isinstance(model, TrainingModel)
+    return model

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from corpus.config import parse
 from corpus.errors import UserError, nearest
 from corpus.manifest import MANIFEST_FILE, STREAM_FILE, Manifest, load_manifest
 from corpus.recipe import Recipe, Training, load_recipe
+from corpus.store import StorePath, location
 from training.elastic import check_world
 from training.optim import check_schedule
-from training.sizes import CURRICULA, ModelConfig, apply_overrides, get_size
+from training.sizes import CURRICULA, ModelConfig, apply_overrides, get_size, scaled_down
 
 RECIPES = Path("recipes")
 """Where a curriculum's recipes are looked for: here, else beside the package's source."""
@@ -40,6 +42,9 @@ class Options:
     phases: tuple[str, ...]
     """Recipes of the curriculum to train, by name or path; empty means all of the size's curriculum."""
     data: Path
+    """The data folder, of this machine or of a store (s3://bucket/prefix)."""
+    cache: Path
+    """Where a node keeps shards it fetched from a store."""
     out: Path
     run_name: str | None
     load: Path | None
@@ -59,6 +64,8 @@ class Options:
     gpus: str
     """COUNTxNAME, what --dry-run estimates for."""
     fit_vocab: bool
+    scaled_down: bool
+    """Train `sizes.scaled_down` of the size, on the recipe's tokenizer."""
     allow_changed_data: bool
     parallel: Literal["ddp", "fsdp2"]
     precision: str | None
@@ -66,6 +73,11 @@ class Options:
     wandb: bool
     log_interval: int
     """Optimiser steps between console lines."""
+
+    @property
+    def model_name(self) -> str:
+        """The size as run folders name it."""
+        return f"{self.size}-scaled" if self.scaled_down else self.size
 
 
 @dataclass(frozen=True)
@@ -119,8 +131,19 @@ def parse_args(argv: list[str] | None = None) -> Options:
         "--load", type=Path, metavar="RUN", help="start from the weights of a run, checkpoint or .safetensors"
     )
     what.add_argument("--fit-vocab", action="store_true", help="resize the embedding to the recipe's tokenizer")
+    what.add_argument(
+        "--scaled-down", action="store_true",
+        help="same features, few and narrow layers: to try a size's curriculum on a laptop",
+    )  # fmt: skip
     where = parser.add_argument_group("where")
-    where.add_argument("--data", type=Path, default=Path("data"), help="folder of the builds (default: data)")
+    where.add_argument(
+        "--data", type=location, default=Path("data"),
+        help="folder of the builds, or s3://bucket/prefix (default: data)",
+    )  # fmt: skip
+    where.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "corpus-cache"), metavar="DIR",
+        help="with --data s3://: where each node keeps the shards it fetched (default: corpus-cache in TMPDIR)",
+    )  # fmt: skip
     where.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     where.add_argument("--run-name", help="name of the run's folder (default: SIZE-RECIPE)")
     run = parser.add_argument_group("how to run")
@@ -263,15 +286,17 @@ def _phase(options: Options, size: ModelConfig, index: int, path: Path) -> Plann
             where=str(path),
             fix="Build it with a shorter seq_len.",
         )
+    if recipe.training.distillation and isinstance(build, StorePath):
+        raise UserError("a teacher needs the build on this machine", where=str(path), fix="Copy it, and name --data.")
     check_schedule(recipe.training.schedule, recipe.steps, str(path))
     planned = PlannedPhase(index, recipe, path, apply_overrides(model, recipe.training.model), build, command)
     return Phase(**vars(planned), manifest=manifest) if manifest else planned
 
 
 def _model(options: Options, size: ModelConfig, manifest: Manifest | None, where: str) -> ModelConfig:
-    if manifest is None:
-        return size
-    vocab = manifest.tokenizer.vocab_size
+    vocab = manifest.tokenizer.vocab_size if manifest else size.vocab_size
+    if options.scaled_down:
+        return scaled_down(size).with_vocab(vocab)
     if options.fit_vocab or size.family == "tiny":
         return size.with_vocab(vocab)
     if vocab != size.vocab_size:
@@ -324,6 +349,8 @@ def check_startable(phase: Phase) -> None:
 
 def check_device(options: Options) -> None:
     """Raise UserError when this machine cannot run the options. Imports torch."""
+    if options.wandb and importlib.util.find_spec("wandb") is None:
+        raise UserError("wandb is not installed", where="--wandb", fix="Run: pip install 'mobilecorpus[wandb]'")
     import torch
 
     if options.precision == "amp_bf16" and not torch.cuda.is_available():
@@ -336,8 +363,6 @@ def check_device(options: Options) -> None:
             where="composer -n",
             fix=f"Use -n {torch.cuda.device_count()}, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU.",
         )
-    if options.wandb and importlib.util.find_spec("wandb") is None:
-        raise UserError("wandb is not installed", where="--wandb", fix="Run: pip install wandb")
 
 
 def microbatch(options: Options, phase: Phase, device: str) -> int | Literal["auto"]:

@@ -51,7 +51,9 @@ def draw(runs: dict[str, Rows], to: Path) -> Path:
     for number, (name, rows) in enumerate(runs.items()):
         if not rows:
             raise UserError("no steps to plot", where=name)
-        steps, colour = running_steps(rows), f"C{number}"
+        # Steps that were not applied stay in the metrics; a mean over a window must not carry their NaN along.
+        applied = [(step, row) for step, row in zip(running_steps(rows), rows, strict=True) if "skipped" not in row]
+        steps, rows, colour = [step for step, _ in applied], [row for _, row in applied], f"C{number}"
         window = max(1, len(rows) // SMOOTH)
         losses = [float(row["loss"]) for row in rows]
         loss.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import warnings
 from collections.abc import Callable
@@ -11,13 +12,16 @@ from typing import Any
 
 import torch
 from composer import DataSpec, Trainer
-from composer.algorithms import GradientClipping
 from composer.utils import dist, reproducibility
 
+from corpus.files import fingerprint
+from corpus.manifest import ManifestSource
+from corpus.store import StorePath
 from training import checkpoint
 from training.arrangement import Arrangement
 from training.callbacks.buckets import SettleBuckets
 from training.callbacks.checkpointing import Checkpointer, SaveRules, Start
+from training.callbacks.guard import StepGuard
 from training.callbacks.metrics import StepFacts, StepMetrics, samples_digest, short
 from training.callbacks.schedule import LearningRate
 from training.checkpoint import Record
@@ -63,7 +67,7 @@ def run(options: Options, phases: list[Phase]) -> None:
 def run_name(options: Options, phases: list[Phase]) -> str:
     """The run's folder name: given, or the size with its recipe or curriculum."""
     what = phases[0].name if len(phases) == 1 else phases[0].recipe.family
-    return options.run_name or f"{options.size}-{what}"
+    return options.run_name or f"{options.model_name}-{what}"
 
 
 def last_steps(phases: list[Phase], until: int | None) -> list[int]:
@@ -149,12 +153,14 @@ def _train(
         next_batch=start.record.next_batch if start.record and not options.allow_changed_data else None,
         resumed_step=start.step,
     )
+    guard = StepGuard(training)
     saver = Checkpointer(
         phase,
         folder,
         start,
         SaveRules(options.save_interval, options.keep, last_step),
         stop,
+        guard.rule,
         lambda step: samples_digest([arrangement.step(step)]) if step < phase.steps else None,
     )
     if dist.get_global_rank() == 0:
@@ -175,10 +181,10 @@ def _train(
         # In batches: one is one optimiser step of a fixed number of tokens, so this is the token budget, and pausing,
         # resuming and the schedule all count the same whole number.
         max_duration=f"{last_step}ba",
-        algorithms=[GradientClipping("norm", training.optimizer.clip_norm)] if training.optimizer.clip_norm else [],
         callbacks=[
             LearningRate(training, phase.steps),
-            StepMetrics(facts, folder),
+            guard,
+            StepMetrics(facts, folder, guard),
             saver,
             SettleBuckets(per_pass, recipe.seq_len),
         ],
@@ -204,6 +210,18 @@ def _train(
     return last_step == phase.steps and not saver.paused_by_signal
 
 
+def _source(name: str, source: ManifestSource, build: Path, options: Options) -> MixtureSource:
+    """A stream of the build; one in a store is fetched shard by shard into a cache that is this run's own."""
+    stream = build / source.stream
+    if not isinstance(stream, StorePath):
+        return MixtureSource(name, stream, None, source.weight_asked)
+    # The library reads another variable than the rest of boto3.
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
+    run = fingerprint([str(options.out.absolute()), options.run_name, options.size, str(build)])[:12]
+    return MixtureSource(name, options.cache / run / stream.name, str(stream), source.weight_asked)
+
+
 def _tokens(batch: dict[str, torch.Tensor]) -> int:
     return batch[TARGETS].numel()
 
@@ -211,10 +229,7 @@ def _tokens(batch: dict[str, torch.Tensor]) -> int:
 def _loader(options: Options, phase: Phase) -> MixtureLoader:
     recipe, manifest = phase.recipe, phase.manifest
     loader = build_loader(
-        [
-            MixtureSource(name, phase.build / source.stream, None, source.weight_asked)
-            for name, source in manifest.sources.items()
-        ],
+        [_source(name, source, phase.build, options) for name, source in manifest.sources.items()],
         seq_len=recipe.seq_len,
         seed=recipe.seed,
         global_batch=recipe.training.global_batch,

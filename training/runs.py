@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from corpus.errors import UserError
 from corpus.files import atomic_write, write_json
 from corpus.manifest import MANIFEST_FILE, read_json
+from corpus.store import copy_folder
 from training import checkpoint
 from training.config import Options, Phase, describe, world_size
 from training.sizes import ModelConfig
@@ -84,7 +84,7 @@ class RunFolder:
         if known:
             before = [phase["recipe"]["name"] for phase in known["phases"]]
             names = [phase.name for phase in phases]
-            if known["size"] != options.size or before[: len(names)] != names[: len(before)]:
+            if known["size"] != options.model_name or before[: len(names)] != names[: len(before)]:
                 raise UserError(
                     f"holds a run of size {known['size']} over {', '.join(before)}",
                     where=str(self.root),
@@ -102,7 +102,7 @@ class RunFolder:
             "versions": versions(),
         }
         starts = [*(known["starts"] if known else []), start]
-        write_json(self.record, {"run": self.root.name, "size": options.size, "phases": described, "starts": starts})
+        write_json(self.record, {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts})
         return changes
 
     def enter_phase(self, phase: Phase, data: Path) -> None:
@@ -111,7 +111,7 @@ class RunFolder:
         write_json(self.root / "manifests" / f"{phase.name}.json", read_json(self.root / MANIFEST_FILE))
         source = data / phase.manifest.tokenizer.path
         if source.is_dir():
-            shutil.copytree(source, self.root / "tokenizer", dirs_exist_ok=True)
+            copy_folder(source, self.root / "tokenizer")
 
     def truncate_metrics(self, phase: int, step: int) -> None:
         """Drop the metrics of steps after `step` of `phase`, so that each step stands there once."""

@@ -78,10 +78,12 @@ def run_jobs(
         remaining = [index for index in remaining if index not in finished]
         barren = 0 if finished else barren + 1
         if remaining and barren > MAX_RESTARTS:
-            less = "use fewer --workers" if cluster is None else "raise mem_per_cpu_gb"
+            likely = "Most often memory ran out: use fewer --workers"
+            if cluster is not None:
+                likely = "Raise mem_per_cpu_gb, and make sure that every node sees this folder"
             raise UserError(
                 f"worker processes keep being killed ({lost or 'no reason known'}); see {attempt / 'executor.log'}",
-                fix=f"Most often memory ran out: {less}; finished units are kept.",
+                fix=f"{likely}; finished units are kept.",
             )
         if not remaining:
             shutil.rmtree(attempt, ignore_errors=True)

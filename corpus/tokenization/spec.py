@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpus.acquire import AcquireConfig, Listing, fetch, http, hub
+from corpus.acquire import AcquireConfig, Listing, fetch, http, hub, release
 from corpus.acquire.disk import disk_errors
 from corpus.acquire.transfer import Retry, retrying
 from corpus.adapters import BadRecord
@@ -95,15 +95,18 @@ def _front_texts(spec: TrainTokenizer, inputs: Inputs, config: AcquireConfig) ->
         left = spec.max_bytes_per_source
         for file in sorted(listing.files, key=lambda f: f.name):
             path = fetch(source, listing, file, config)
-            for _, record in read_piece(path, file.name, source.format, 0, WHOLE, columns):
-                try:
-                    text = text_of(record) if not isinstance(record, BadRecord) else ""
-                except BadRecord:
-                    continue
-                left -= len(text.encode())
-                yield text
-                if left <= 0:
-                    break
+            try:
+                for _, record in read_piece(path, file.name, source.format, 0, WHOLE, columns):
+                    try:
+                        text = text_of(record) if not isinstance(record, BadRecord) else ""
+                    except BadRecord:
+                        continue
+                    left -= len(text.encode())
+                    yield text
+                    if left <= 0:
+                        break
+            finally:
+                release(source, file, config)
             if left <= 0:
                 break
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from corpus.pipeline.heartbeat import ParentBeat
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
 
@@ -28,12 +29,14 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """(a recipe of four units, the hashes of the streams that a local build makes of it)."""
+    """(a recipe of three units and two passes, the hashes of the streams that a local build makes of it)."""
     folder = tmp_path_factory.mktemp("small")
     write_jsonl(folder / "a.jsonl", documents(300, seed=1))
     write_jsonl(folder / "b.jsonl", documents(60, seed=2))
     recipe = folder / "small.yaml"
-    recipe.write_text(yaml.safe_dump(recipe_dict({"a": ["a.jsonl"], "b": ["b.jsonl"]}, unit_bytes=20_000)))
+    cleaning = [{"step": "exact_dedup"}]
+    data = recipe_dict({"a": ["a.jsonl"], "b": ["b.jsonl"]}, unit_bytes=30_000, cleaning=cleaning)
+    recipe.write_text(yaml.safe_dump(data))
     build(recipe, folder / "data")
     return recipe, tree_hashes(folder / "data")
 
@@ -52,14 +55,15 @@ def start_build(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]
 
 
 def kill_worker(out: Path, process: subprocess.Popen[str], which: Callable[[int], int]) -> int:
-    """Wait until a worker is in mid-unit, kill the process ``which`` makes of its id, and return the worker's id."""
+    """Wait until a worker writes a unit, kill the process ``which`` makes of its id, and return the worker's id."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         for mark in out.glob(".build/*/run-*/running-*"):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 worker = int(json.loads(mark.read_bytes())["pid"])
-                os.kill(which(worker), signal.SIGKILL)
-                return worker
+                if list(out.glob(f"streams/*/work/*-{worker}")):
+                    os.kill(which(worker), signal.SIGKILL)
+                    return worker
         time.sleep(0.01)
     raise AssertionError(f"no worker was seen: {process.communicate(timeout=60)[1]}")
 
@@ -91,6 +95,25 @@ def test_options_are_checked_before_any_work(small: tuple[Path, dict[str, str]],
     else:
         assert "ray is not installed" in error_of("ray")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_worker_lives_as_long_as_its_build_gives_signs_of_life(tmp_path: Path) -> None:
+    build_side = ParentBeat(tmp_path, lost_after=1.2)
+    code = (
+        "import time, pathlib; from corpus.pipeline.run import UnitMarks\n"
+        f"with UnitMarks(pathlib.Path({str(tmp_path)!r}), 0): time.sleep(60)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment())
+    mark = tmp_path / "running-0"
+    seen = set()
+    until = time.monotonic() + 30
+    while len(seen) < 12 and time.monotonic() < until:  # 12 beats are twice the silence that would end it
+        build_side.beat()
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(json.loads(mark.read_bytes())["beat"])
+        time.sleep(0.05)
+    assert worker.poll() is None and len(seen) == 12
+    assert worker.wait(20) == 3
 
 
 @pytest.fixture(scope="module")

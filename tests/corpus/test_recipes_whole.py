@@ -23,11 +23,11 @@ from corpus.mixing import draws
 from corpus.recipe import load_recipe
 from corpus.sources import main as sources_main
 from tests.conftest import ROOT, environment, run_command, user_error
-from tests.hub_fixtures import TOKEN, Expected, fill, revision_of, small_tokenizer
+from tests.hub_fixtures import SMALL_VOCABULARY, TOKEN, Expected, fill, revision_of, small_tokenizer
 from tests.loopback_hub import Fault, Faults, LoopbackHub
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "sample")
-TRUE_TOKENIZER = {"r1_phase2": 128_256, "pro_phase1": 202_048, "mobilellm": 700}
+TRUE_TOKENIZER = {"r1_phase2": 128_256, "pro_phase1": 202_048, "mobilellm": SMALL_VOCABULARY}
 """Vocabularies of the recipes built with their own tokenizer. The Llama ones take seconds to load in every process, so
 the other recipes find a small tokenizer where the converted one would lie."""
 EVERYTHING = [name for name, source in load_catalogue().items() if source.origin.kind != "embedded"]
@@ -134,7 +134,7 @@ def put_small_llama(data: Path) -> None:
     content = small_tokenizer(*ends.values())
     (folder / "tokenizer.json").write_bytes(content)
     facts = Tokenizer(
-        name="llama3", sha256=hashlib.sha256(content).hexdigest(), vocab_size=700, bos_id=1, eos_id=2,
+        name="llama3", sha256=hashlib.sha256(content).hexdigest(), vocab_size=SMALL_VOCABULARY, bos_id=1, eos_id=2,
         path="tokenizers/llama3",
     )  # fmt: skip
     meta = {"bos_token": ends["<s>"], "eos_token": ends["</s>"], "tokenizer": facts.model_dump(mode="json")}
@@ -149,7 +149,7 @@ def test_a_recipe_is_built_whole(served: Served, name: str) -> None:
         put_small_llama(data)
     recipe = load_recipe(path)
     manifest = served.build(path, data)
-    assert manifest.tokenizer.vocab_size == TRUE_TOKENIZER.get(name, 700)
+    assert manifest.tokenizer.vocab_size == TRUE_TOKENIZER.get(name, SMALL_VOCABULARY)
     assert list(manifest.sources) == list(recipe.mixture)
     for entry in manifest.sources:
         served.check(manifest, entry)
@@ -331,6 +331,18 @@ def test_downloads_within_a_bound_give_the_same_streams(
     manifest = served.build(recipe, out, "--cache-limit", "2.7M")
     same_as(everything, manifest, out)
     assert 0 < downloaded(out) <= 2_700_000 < sum(served.expected[name].bytes for name in SOME)
+    # Files that are joined first must be there together: too many of them are refused, not waited for.
+    joined = write_recipe(tmp_path, "joined", ["open_code_reasoning_2"])
+    command = served.command(joined, tmp_path / "joined", "--cache-limit", "100K")
+    assert "Raise --cache-limit" in user_error(run_command(*command, **served.environment()))
+
+
+def test_a_tokenizer_is_trained_on_downloads_within_a_bound(served: Served, tmp_path: Path) -> None:
+    sources = ["starcoder", "algebraic_stack"]
+    recipe = write_recipe(tmp_path, "trained", sources, tokenizer={"kind": "train", "vocab_size": 600})
+    manifest = served.build(recipe, tmp_path / "data", "--cache-limit", "40K")
+    for name in sources:
+        served.check(manifest, name)
 
 
 def test_a_mirror_gives_the_same_text(served: Served, everything: tuple[Path, Manifest], tmp_path: Path) -> None:

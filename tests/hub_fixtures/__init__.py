@@ -20,6 +20,7 @@ from tests.hub_fixtures.shelf import Expected, Shelf, prose
 from tests.loopback_hub import LoopbackHub
 
 TOKEN = "loopback-token-that-must-not-leak"  # noqa: S105 - made up
+SMALL_VOCABULARY = 450
 
 
 def fill(hub: LoopbackHub) -> dict[str, Expected]:
@@ -49,14 +50,14 @@ def _joined(source: Source) -> list[Any]:
 
 
 def small_tokenizer(bos: str = "<s>", eos: str = "</s>") -> bytes:
-    """A byte-level BPE of 700 ids with <unk> and the ends of documents first, as Llama 2's vocabulary has them."""
+    """A byte-level BPE with <unk> and the ends of documents first, as Llama 2's vocabulary has them."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     model = Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=700,
+        vocab_size=SMALL_VOCABULARY,
         special_tokens=["<unk>", bos, eos],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Collection
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,17 @@ VOCAB, SEQ_LEN, BATCH = 512, 32, 8
 STEP_TOKENS = BATCH * SEQ_LEN
 
 
-def write_stream(folder: Path, samples: int, seed: int, seq_len: int = SEQ_LEN) -> None:
-    """An MDS stream whose rows are arithmetic sequences of a random start and step: there is something to learn."""
+def write_stream(
+    folder: Path, samples: int, seed: int, seq_len: int = SEQ_LEN, marked: Collection[int] = ()
+) -> None:
+    """An MDS stream whose rows are arithmetic sequences of a random start and step: there is something to learn.
+
+    Rows in `marked` begin with id 1, which no other row holds.
+    """
     random = np.random.default_rng(seed)
     starts, strides = random.integers(2, VOCAB, samples), random.integers(1, 4, samples)
     rows = 2 + (starts[:, None] + strides[:, None] * np.arange(seq_len + 1)) % (VOCAB - 2)
+    rows[list(marked), 0] = 1
     columns = {"ids": f"ndarray:uint16:{seq_len + 1}"}
     with MDSWriter(out=str(folder), columns=columns, compression="zstd", hashes=["xxh64"], size_limit=1200) as writer:
         for row in rows:
@@ -53,18 +60,19 @@ def recipe_dict(name: str, steps: int, **training: Any) -> dict[str, Any]:
 
 
 def build(
-    folder: Path, name: str = "mix", steps: int = 24, samples: tuple[int, int] = (150, 40), **training: Any
-) -> Path:
-    """Write recipe, streams and manifest below `folder`; returns the recipe's path."""
+    folder: Path, name: str = "mix", steps: int = 24, samples: tuple[int, int] = (150, 40),
+    recipe: dict[str, Any] | None = None, **training: Any,
+) -> Path:  # fmt: skip
+    """Write a recipe (given whole, or recipe_dict's), streams and manifest below `folder`; returns its path."""
     path = folder / "recipes" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(recipe_dict(name, steps, **training)))
-    recipe = load_recipe(path)
+    path.write_text(yaml.safe_dump(recipe or recipe_dict(name, steps, **training)))
+    loaded = load_recipe(path)
     for seed, (source, count) in enumerate(zip("ab", samples, strict=True)):
         stream = folder / "data" / "streams" / f"{source}-{count}"
         if not stream.exists():
             write_stream(stream, count, seed)
-    manifest_of(recipe, samples).write(folder / "data" / name)
+    manifest_of(loaded, samples).write(folder / "data" / name)
     return path
 
 
@@ -99,7 +107,7 @@ class Ranks:
     own process group over gloo, killable.
     """
 
-    def __init__(self, arguments: list[str], processes: int, log: Path) -> None:
+    def __init__(self, arguments: list[str], processes: int, log: Path, cwd: Path = ROOT) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
             ["training.run", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"]
@@ -109,7 +117,7 @@ class Ranks:
             port = probe.getsockname()[1]
         self.log = log
         self.processes = [
-            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log)))
+            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log), str(cwd)))
             for rank in range(processes)
         ]
         for process in self.processes:
@@ -150,7 +158,8 @@ class Ranks:
         return path.read_text() if path.exists() else ""
 
 
-def _rank(arguments: list[str], rank: int, world: int, port: int, log: str) -> None:
+def _rank(arguments: list[str], rank: int, world: int, port: int, log: str, cwd: str) -> None:
+    os.chdir(cwd)
     stream = os.open(f"{log}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
@@ -173,8 +182,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
-def trajectory(run: Path) -> list[tuple[Any, ...]]:
-    """What must be equal between two runs of the same command: samples, loss and rate of every step."""
-    return [
-        (r["phase"], r["step"], r["samples"], r["loss"], r["lr"], tuple(r["sources"].items())) for r in metrics(run)
-    ]
+def trajectory(run: Path) -> list[dict[str, Any]]:
+    """What must be equal between two runs of the same command: everything of every step but its timings."""
+    timings = {"tokens_per_s", "mfu", "data_wait", "seconds"}
+    return [{key: value for key, value in row.items() if key not in timings} for row in metrics(run)]

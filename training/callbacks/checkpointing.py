@@ -15,6 +15,7 @@ from composer.loggers import Logger
 from composer.utils import dist, reproducibility
 
 from training import checkpoint
+from training.callbacks.guard import BadLossRule
 from training.checkpoint import Record
 from training.config import Phase
 from training.optim import apply_settings
@@ -69,10 +70,12 @@ class Checkpointer(Callback):
         start: Start,
         rules: SaveRules,
         stop: StopSignal,
+        bad_loss: BadLossRule,
         next_batch: Callable[[int], str | None],
     ) -> None:
         """`next_batch(step)` predicts the digest of the batch that follows the first `step` steps."""
         self.phase, self.run, self.start, self.rules, self.stop = phase, run, start, rules, stop
+        self.bad_loss = bad_loss
         self.next_batch = next_batch
         self.paused_by_signal = False
         self._random_states: list[dict[str, Any]] | None = None
@@ -94,6 +97,7 @@ class Checkpointer(Callback):
             content["timestamp"] = {"Timestamp": {**clock, **{key: timedelta(seconds=clock[key]) for key in CLOCKS}}}
             content["dataset_state"] = {"train": start.record.data, "eval": {}}
             self._random_states = [_from_plain(each) for each in stored["random"]]
+            self.bad_loss.load_state_dict(stored["bad_loss"])
         state.load_state_dict(content, logger, strict=True)
         apply_settings(state.optimizers[0], self.phase.recipe.training.optimizer)
 
@@ -139,6 +143,7 @@ class Checkpointer(Callback):
                 "optimizers": optimizers,
                 "timestamp": clock,
                 "random": random_states,
+                "bad_loss": self.bad_loss.state_dict(),
             }
             predicted = self.next_batch(step)
             own = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}

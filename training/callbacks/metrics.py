@@ -20,11 +20,12 @@ from composer.utils import dist
 
 from corpus.errors import UserError
 from corpus.files import write_json
-from training.composer_model import SAMPLES, SOURCES, TrainingModel
+from training.callbacks.guard import StepGuard, Verdict
+from training.composer_model import SAMPLES, SOURCES, training_model
 from training.peak import Peak
 from training.runs import RunFolder
 
-SCALARS = ("loss", "ce", "kd", "lr", "tokens_per_s", "mfu", "data_wait")
+SCALARS = ("loss", "ce", "kd", "lr", "grad_norm", "skips", "tokens_per_s", "mfu", "data_wait")
 """Fields of a row that TensorBoard and Weights & Biases get; ce and kd are there only with a teacher."""
 
 
@@ -51,10 +52,10 @@ class StepFacts:
 
 
 class StepMetrics(Callback):
-    """Measures, writes and prints each optimiser step; stops the run when the loss is not finite."""
+    """Measures, writes and prints each optimiser step; reports the bad ones, and stops the run where they should."""
 
-    def __init__(self, facts: StepFacts, run: RunFolder) -> None:
-        self.facts, self.run = facts, run
+    def __init__(self, facts: StepFacts, run: RunFolder, guard: StepGuard) -> None:
+        self.facts, self.run, self.guard = facts, run, guard
         self.lead = dist.get_global_rank() == 0
         self.digest = ""
         self._ids: list[torch.Tensor] = []
@@ -104,44 +105,55 @@ class StepMetrics(Callback):
                 fix="Check the streams under --data: python -m corpus.inspect DATA/RECIPE --verify.",
             )  # fmt: skip
 
+    def before_train_batch(self, state: State, logger: Logger) -> None:
+        """Forget what an attempt at this step that ran out of memory has added up."""
+        training_model(state).take_sums()
+
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Write the step's row; on a loss that is not finite, write the batch's samples and stop."""
+        """Write the step's row; of a bad step write the batch's samples too, and stop or go on as the recipe says."""
         now = time.perf_counter()
         seconds, self._step_since = now - self._step_since, now
         facts, step = self.facts, state.timestamp.batch.value
-        loss = state.total_loss_dict["loss/train/total"]
+        verdict = self.guard.verdict
+        assert verdict is not None
+        loss = verdict.loss
         row: dict[str, Any] = {
             "phase": facts.phase,
             "recipe": facts.recipe,
             "step": step,
             "tokens": step * facts.tokens_per_step,
-            "loss": loss if math.isfinite(loss) else str(loss),
+            "loss": _number(loss),
             "lr": state.optimizers[0].param_groups[0]["lr"],
+            "grad_norm": _number(verdict.grad_norm),
+            "skips": self.guard.rule.skips,
             "tokens_per_s": facts.tokens_per_step / seconds,
             "mfu": facts.tokens_per_step * facts.flops_per_token / seconds / (facts.peak.flops * dist.get_world_size()),
             "data_wait": min(1.0, self._wait / seconds),
             "seconds": seconds,
             "samples": self.digest,
         } | self._losses(state)
+        if verdict.problem:
+            row["skipped"] = verdict.problem
         if self.lead:
             self._write(row)
-        logger.log_metrics({f"train/{key}": row[key] for key in SCALARS if key in row} | {"loss": loss}, step=step)
-        if not math.isfinite(loss):
-            self._stop(step, loss)
+        logger.log_metrics({f"train/{key}": float(row[key]) for key in SCALARS if key in row}, step=step)
+        if verdict.problem:
+            self._report(step, verdict)
 
     def _losses(self, state: State) -> dict[str, Any]:
         """Cross-entropy of each source, and with a teacher the step's two terms: `ce`, and `kd` before weighting."""
-        model = state.model.module if state.is_model_ddp else state.model
-        assert isinstance(model, TrainingModel)
+        model = training_model(state)
         sums = model.take_sums()
         assert sums is not None, "forward ran in this step"
         table = torch.stack((sums.loss, sums.kd, sums.samples))
         dist.all_reduce(table, reduce_operation="SUM")
         totals, kd, counts = table.tolist()
-        sources = {name: loss / count for name, loss, count in zip(model.sources, totals, counts, strict=True) if count}
+        sources = {
+            name: _number(loss / count) for name, loss, count in zip(model.sources, totals, counts, strict=True) if count
+        }
         if model.distiller is None:
             return {"sources": sources}
-        return {"ce": sum(totals) / sum(counts), "kd": sum(kd) / sum(counts), "sources": sources}
+        return {"ce": _number(sum(totals) / sum(counts)), "kd": _number(sum(kd) / sum(counts)), "sources": sources}
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._file is not None
@@ -153,7 +165,7 @@ class StepMetrics(Callback):
             if key in row:
                 self._board.add_scalar(f"train/{key}", float(row[key]), step)
         for name, value in row["sources"].items():
-            self._board.add_scalar(f"source_loss/{name}", value, step)
+            self._board.add_scalar(f"source_loss/{name}", float(value), step)
         self._window.append(row)
         if self._bar is not None:
             self._bar.update(1)
@@ -180,19 +192,25 @@ class StepMetrics(Callback):
         else:
             print(line, flush=True)
 
-    def _stop(self, step: int, loss: float) -> None:
+    def _report(self, step: int, verdict: Verdict) -> None:
+        facts, rule, name = self.facts, self.guard.rule, f"bad-batch-phase{self.facts.phase:02d}-step{step:09d}.json"
         sources = list(dist.all_gather(self._batch[SOURCES].to(self._ids[0].device)))
-        path = self.run.root / f"bad-batch-phase{self.facts.phase:02d}-step{step:09d}.json"
         if self.lead:
-            names = self.facts.sources
             ranks = [
-                [{"sample": i, "source": names[s]} for i, s in zip(ids.tolist(), which.tolist(), strict=True)]
+                [{"sample": i, "source": facts.sources[s]} for i, s in zip(ids.tolist(), which.tolist(), strict=True)]
                 for ids, which in zip(self._ids, sources, strict=True)
             ]
-            write_json(path, {"step": step, "loss": str(loss), "digest": self.digest, "ranks": ranks})
+            problem = verdict.problem
+            write_json(self.run.root / name, {"step": step, "problem": problem, "digest": self.digest, "ranks": ranks})
+        what = f"{verdict.problem} at step {step}; the batch's samples are in {name}"
+        if not verdict.stop:
+            if self.lead:
+                print(f"{facts.recipe}: skipped ({rule.skips} of at most {rule.settings.max_skips}): {what}", flush=True)
+            return
+        more = "bad_loss.action=skip" if rule.settings.action == "stop" else "bad_loss.max_skips=..."
         raise UserError(
-            f"the loss is {loss} at step {step}; the batch's samples are in {path.name}", where=str(self.run.root),
-            fix="The last checkpoint is from before it: lower the rate (--set optimizer.lr=...) and run again.",
+            what, where=str(self.run.root),
+            fix=f"The last checkpoint is from before it: run again with --set {more}, or with a lower optimizer.lr.",
         )  # fmt: skip
 
     def close(self, state: State, logger: Logger) -> None:
@@ -201,6 +219,11 @@ class StepMetrics(Callback):
             if output is not None:
                 output.close()
         self._file = self._board = self._bar = None
+
+
+def _number(value: float) -> float | str:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else str(value)
 
 
 def short(value: float) -> str:
