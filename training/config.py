@@ -145,7 +145,7 @@ def parse_args(argv: list[str] | None = None) -> Options:
         help="with --data s3://: where each node keeps the shards it fetched (default: corpus-cache in TMPDIR)",
     )  # fmt: skip
     where.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-    where.add_argument("--run-name", help="name of the run's folder (default: SIZE-RECIPE)")
+    where.add_argument("--run-name", type=_folder_name, help="name of the run's folder (default: SIZE-RECIPE)")
     run = parser.add_argument_group("how to run")
     run.add_argument("--until", type=_positive, metavar="STEP", help="pause after this step; the same command goes on")
     run.add_argument("--save-interval", type=_positive, default=1000, metavar="STEPS", help="steps between checkpoints")
@@ -188,6 +188,12 @@ def _not_negative(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
     return value
+
+
+def _folder_name(text: str) -> str:
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be the name of a folder in --out, got '{text}'")
+    return text
 
 
 def _device_batch(text: str) -> int | str:

@@ -95,7 +95,9 @@ def _phase_lines(phase: PlannedPhase) -> list[str]:
         drawn = ", ".join(f"{name} {share:.2%}" for name, share in recipe.shares().items())
         lines.append(f"  data: {drawn}; not built, run: {phase.build_command}")
     if training.distillation:
-        lines.append(f"  distils from {training.distillation.teacher}")
+        teacher, cached = training.distillation.teacher, training.distillation.cache
+        more = "" if cached else ": its time and memory come on top of the estimates below"
+        lines.append(f"  distils from {teacher}{more}")
     if training.sizes and phase.model.name not in training.sizes:
         lines.append(f"  note: published for {', '.join(training.sizes)}")
     return lines

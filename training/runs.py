@@ -51,8 +51,13 @@ class RunFolder:
 
     def lock(self) -> None:
         """Take the run for this process; raises UserError when another command keeps training it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.root / ".lock").open("w")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"cannot be written: {error.strerror}", where=str(self.root), fix="Choose another --out."
+            ) from None
         deadline = time.monotonic() + LOCK_PATIENCE
         while True:
             try:

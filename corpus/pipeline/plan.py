@@ -62,8 +62,12 @@ class StreamPlan(Strict):
             "format": STREAM_FORMAT,
             "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
             "revision": self.listing.revision,
-            # A digest identifies a file wherever it lies; without one its address and size must.
-            "files": [[file.name, file.size, file.digest or file.url] for file in self.listing.files],
+            # A hub's commit fixes its files, from the hub or from a mirror of it. Elsewhere a digest identifies a file
+            # wherever it lies, and without one its address must.
+            "files": [
+                [file.name, file.size, None if self.origin.kind == "hub" else file.digest or file.url]
+                for file in self.listing.files
+            ],
             "tokenizer": self.tokenizer.sha256,
             "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
             "seq_len": self.seq_len,

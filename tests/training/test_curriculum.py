@@ -35,7 +35,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sizes")
-    build(folder, steps=6, samples=(60, 20))
+    build(folder, steps=10, samples=(60, 20))
     return folder
 
 
@@ -43,13 +43,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_size_learns_scaled_down(name: str, built: Path, signals: None) -> None:
     main(
         ["--size", name, "--scaled-down", "--recipe", str(built / "recipes" / "mix.yaml"), "--workers", "0",
-         "--data", str(built / "data"), "--out", str(built / "runs"),
-         "--set", "optimizer.lr=2e-2", "--set", "schedule.warmup_steps=1"]
+         "--data", str(built / "data"), "--out", str(built / "runs")]
     )  # fmt: skip
     rows = metrics(built / "runs" / f"{name}-scaled-mix")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows] == list(range(1, 11))
     assert rows[0]["loss"] == pytest.approx(math.log(VOCAB), abs=0.6)
-    assert rows[-1]["loss"] < rows[0]["loss"] - 0.03
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.05
     weights, config = load_weights(built / "runs" / f"{name}-scaled-mix")
     assert config == scaled_down(SIZES[name])
     assert sum(tensor.numel() for tensor in weights.values()) == parameter_count(config)

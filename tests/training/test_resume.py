@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from trainer_kit import Ranks, build, metrics, trajectory
 
+from corpus.manifest import load_manifest
+from corpus.recipe import Recipe, load_recipe
 from training import checkpoint
-from training.runs import load_weights
+from training.runs import git_state, load_weights
 
 STEPS = 24
 """Virtual epochs end at 6, 12 and 18; source b's second pass begins near step 17."""
@@ -62,7 +64,14 @@ def test_the_uninterrupted_run_is_whole(bench: Bench) -> None:
     weights, config = load_weights(bench.run("base"))
     assert config.vocab_size == weights["embed_tokens.weight"].shape[0] == 512
     record = json.loads((bench.run("base") / "run.json").read_text())
-    assert record["size"] == "tiny" and record["starts"][0]["processes"] == 2
+    assert record["size"] == "tiny"
+    (phase,), (start,) = record["phases"], record["starts"]
+    assert Recipe.model_validate(phase["recipe"]) == load_recipe(bench.recipe)
+    assert phase["manifest"] == load_manifest(bench.run("base")).fingerprint
+    assert phase["steps"] == STEPS and phase["model"]["vocab_size"] == 512
+    assert start["processes"] == 2 and start["command"][0] == "train.py" and start["resumed"] is None
+    assert {"python", "torch", "mosaicml", "mosaicml-streaming", "numpy"} <= set(start["versions"])
+    assert start["git"] == git_state()
 
 
 def test_killed_anywhere_every_later_step_is_the_same(bench: Bench) -> None:
@@ -81,7 +90,7 @@ def test_killed_anywhere_every_later_step_is_the_same(bench: Bench) -> None:
     ranks.kill()
     assert ranks.wait() == -signal.SIGKILL
 
-    ranks = bench.start("killed", 2, "--workers", "3")
+    ranks = bench.start("killed", 2, "--workers", "4")
     ranks.wait_for(lambda: len(metrics(run)) >= 15 and list((run / "checkpoints").glob(".writing.*")))
     ranks.kill()
     assert ranks.wait() == -signal.SIGKILL

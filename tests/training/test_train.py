@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from trainer_kit import ROOT, STEP_TOKENS, Ranks, build, metrics, recipe_dict, t
 from corpus.errors import UserError
 from corpus.recipe import Recipe
 from training import checkpoint, runs
-from training.config import override
+from training.config import override, parse_args, resolve
+from training.sizes import CURRICULA
 from training.train import main
 
 
@@ -44,10 +46,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_heavy_is_imported_before_the_command_is_checked() -> None:
+    dry_run = "main(['--size', '950m', '--dry-run', '--data', 'none-here'])"
     code = (
-        "import sys, training.train, training.dry_run; sys.exit(any(m in sys.modules for m in ('torch', 'streaming')))"
+        f"import sys; from training.train import main; {dry_run}; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'streaming', 'composer')))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
     result = subprocess.run([sys.executable, "training/train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0 and "--recipe" in result.stdout
 
@@ -81,6 +85,67 @@ def test_mistakes_are_one_line_with_what_mends_them(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     text = error(capsys, *tiny)
     assert "3 processes" in text and "1, 2" in text
+
+
+def test_what_is_not_there_or_not_whole_is_named(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    text = error(capsys, "--size", "950m", "--data", nowhere)
+    assert f"{nowhere}: 4 of 4 recipes are not built" in text
+    assert re.findall(r"corpus\.build \S*/?(r1_\w+)\.yaml --out", text) == list(CURRICULA["r1"])
+    recipe = built / "recipes" / "mix.yaml"
+    command = ["--size", "tiny", "--recipe", recipe, *places(built)]
+    assert "no checkpoint here" in error(capsys, *command, "--load", nowhere)
+    (tmp_path / "file").touch()
+    assert "Choose another --out" in error(capsys, *command, "--out", tmp_path / "file")
+    # With the package on the path or without: as if it were not installed.
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install 'mobilecorpus[wandb]'" in error(capsys, *command, "--wandb")
+    manifest = built / "data" / "mix" / "manifest.json"
+    content = manifest.read_text()
+    try:
+        for damaged in (content[:-9], content.replace('"seed": 17', '"seed": 18'), "[]", ""):
+            manifest.write_text(damaged)
+            assert str(manifest) in error(capsys, *command)
+    finally:
+        manifest.write_text(content)
+
+
+def test_a_run_folder_is_not_reused_for_something_else(built: Path, tmp_path: Path) -> None:
+    other = built / "recipes" / "else.yaml"
+    build(built, "else", 4)
+
+    def start(*arguments: str) -> list[str]:
+        data = ["--data", str(built / "data")]
+        options = parse_args(["--size", "tiny", "--recipe", str(built / "recipes" / "mix.yaml"), *data, *arguments])
+        return runs.RunFolder(tmp_path / "run").start(options, resolve(options), None)
+
+    assert start() == []
+    with pytest.raises(UserError, match=r"holds a run of size tiny over mix. Choose another --run-name"):
+        start("--recipe", str(other))
+    with pytest.raises(UserError, match="holds a run of size tiny over mix"):
+        start("--size", "125m", "--fit-vocab")
+    with pytest.raises(UserError, match="holds a run of size tiny over mix"):
+        start("--scaled-down")
+    assert start("--set", "optimizer.lr=0.5") == ["mix: optimizer.lr 0.003 -> 0.5"]
+    for name in ("a/b", "..", ""):
+        with pytest.raises(SystemExit):
+            parse_args(["--size", "tiny", "--run-name", name])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_vanishes_while_the_run_goes_is_named(workers: int, tmp_path: Path) -> None:
+    path = build(tmp_path, "mix", 900, (600, 20))
+    command = ["--size", "tiny", "--recipe", path, "--workers", workers, *places(tmp_path)]
+    ranks = Ranks([*map(str, command)], 1, tmp_path / "log")
+    ranks.wait_for(lambda: len(metrics(tmp_path / "runs" / "tiny-mix")) >= 2)
+    for shard in (tmp_path / "data" / "streams" / "a-600").glob("shard.*"):
+        shard.unlink()
+    assert ranks.wait() == 2, ranks.output()
+    last = ranks.output().splitlines()[-1]
+    assert re.match(r"error: stream 'a', shard shard\.\d+\.mds\S* in ", last), last
+    assert "Traceback" not in ranks.output()
 
 
 def test_a_build_that_no_longer_fits_its_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -135,7 +136,13 @@ class StepMetrics(Callback):
         if verdict.problem:
             row["skipped"] = verdict.problem
         if self.lead:
-            self._write(row)
+            try:
+                self._write(row)
+            except OSError as error:
+                raise UserError(
+                    f"the metrics of step {step} cannot be written: {error.strerror or error}", where=str(self.run.root),
+                    fix="Free some space and run the same command again; the checkpoints are untouched.",
+                ) from None  # fmt: skip
         logger.log_metrics({f"train/{key}": float(row[key]) for key in SCALARS if key in row}, step=step)
         if verdict.problem:
             self._report(step, verdict)
@@ -217,7 +224,9 @@ class StepMetrics(Callback):
         """Close the outputs."""
         for output in (self._file, self._board, self._bar):
             if output is not None:
-                output.close()
+                # On a full disk the step's error has been raised; what is buffered still cannot be written.
+                with contextlib.suppress(OSError):
+                    output.close()
         self._file = self._board = self._bar = None
 
 
