@@ -11,7 +11,9 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -91,7 +93,9 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
     parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
     parser.add_argument("--keep-removed", action="store_true", help="keep what cleaning removes, under OUT/removed")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be built, and stop (still fetches what planning needs)"
+    )
     beyond = parser.add_argument_group("beyond one machine")
     beyond.add_argument(
         "--executor", choices=["local", "slurm", "ray"], default="local", help="where units are made (default: local)"
@@ -176,7 +180,10 @@ def build(options: Options) -> Manifest | None:
         check_store(store, closed, options.private_store)
     with contextlib.ExitStack() as stack:
         for plan in plans.values():
-            stack.enter_context(_lock(plan))
+            if not plan.is_complete():
+                stack.enter_context(_lock(plan))
+                # What a killed build left; a live one would hold the lock.
+                shutil.rmtree(plan.folder / "work", ignore_errors=True)
         make_units(recipe, plans, wanted, options)
         from corpus.streams import finalise
 
@@ -256,7 +263,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
             cleaning=cleaning,
             malformed=recipe.malformed,
             unit_bytes=recipe.unit_bytes,
-            token_limit=drawn[name] * (recipe.seq_len + 1) if options.max_tokens is not None else None,
+            token_limit=max(1, drawn[name]) * (recipe.seq_len + 1) if options.max_tokens is not None else None,
             seed=recipe.seed,
             data=data,
             acquire=config,
@@ -307,7 +314,7 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
     from corpus.streams import missing_units, unit_bytes
 
     data = options.out.resolve()
-    work = data / ".build" / f"{recipe.name}-{os.getpid()}"
+    work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
     saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}
     index_of = {path: name for name, path in saved.items()}
     sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
@@ -317,7 +324,10 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
         for job in jobs:
             name = index_of[job.plan]
             owners.append((name, unit_bytes(plans[name].units[job.unit], sizes[name])))
-        totals = {name: SourceTotals(sum(size for owner, size in owners if owner == name)) for name, _ in owners}
+        stored: Counter[str] = Counter()
+        for name, size in owners:
+            stored[name] += size
+        totals = {name: SourceTotals(size) for name, size in stored.items()}
         what = "" if collect is None else f" for {recipe.cleaning[collect].step}"
         place = f" on {options.cluster.kind}" if options.cluster else ""
         say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
@@ -363,6 +373,7 @@ def _count_up(
 
 def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from corpus.progress import file_size
@@ -375,7 +386,7 @@ def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
         to_make = 0 if plan.is_complete() else len(missing_units(plan, 1))
         table.add_row(
             name, plan.folder.name, str(len(plan.listing.files)), file_size(plan.listing.bytes),
-            str(len(plan.units)), "done" if plan.is_complete() else str(to_make), plan.source.licence,
+            str(len(plan.units)), "done" if plan.is_complete() else str(to_make), escape(plan.source.licence),
         )  # fmt: skip
     Console().print(table)
 
@@ -412,8 +423,8 @@ def _write_manifest(
             stream=f"../streams/{plan.folder.name}",
             stream_fingerprint=record.fingerprint,
             revision=record.revision,
-            licence=record.licence,
-            redistributable=record.redistributable,
+            licence=plans[name].source.licence,
+            redistributable=plans[name].source.redistributable,
             documents=record.documents,
             tokens=record.tokens.written,
             samples=record.samples,

@@ -55,6 +55,10 @@ def command() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error.one_line()}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         raise SystemExit(130) from None

@@ -16,7 +16,7 @@ from typing import IO, Any
 from corpus.errors import UserError
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or one's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 

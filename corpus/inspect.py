@@ -40,6 +40,7 @@ def inspect(args: argparse.Namespace) -> int:
     from corpus.manifest import MANIFEST_FILE, STREAM_FILE, load_manifest, load_stream, read_json
 
     path: Path = args.path
+    expected: dict[str, str] = {}
     if path.is_dir() and (path / STREAM_FILE).is_file():
         record = load_stream(path)
         streams = {record.source: path}
@@ -57,10 +58,11 @@ def inspect(args: argparse.Namespace) -> int:
             return _published(args, file)
         manifest = load_manifest(file)
         streams = {name: file.parent / source.stream for name, source in manifest.sources.items()}
+        expected = {name: source.stream_fingerprint for name, source in manifest.sources.items()}
         if not (args.verify or args.samples):
             return _print(args, {**manifest.model_dump(mode="json"), "fingerprint": manifest.fingerprint}, manifest)
     if args.verify:
-        return _verify(args, streams)
+        return _verify(args, streams, expected)
     return _samples(args, streams)
 
 
@@ -90,16 +92,20 @@ def _published(args: argparse.Namespace, file: Path) -> int:
     return 0
 
 
-def _verify(args: argparse.Namespace, streams: dict[str, Path]) -> int:
+def _verify(args: argparse.Namespace, streams: dict[str, Path], expected: dict[str, str]) -> int:
+    from corpus.manifest import load_stream
     from corpus.streams import damaged_files
 
     report = {name: damaged_files(folder) for name, folder in streams.items()}
+    for name, fingerprint in expected.items():
+        if not report[name] and load_stream(streams[name]).fingerprint != fingerprint:
+            report[name] = ["stream.json: is not of the stream that the manifest was made from"]
     if args.json:
         print(json.dumps({"damaged": report}, indent=2))
     else:
         for name, problems in report.items():
             for problem in problems:
-                print(f"{name}: {streams[name].name}/{problem}")
+                print(_printable(f"{name}: {streams[name].name}/{problem}"))
             if not problems:
                 print(f"{name}: every shard matches its hash")
     return 1 if any(report.values()) else 0

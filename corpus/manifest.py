@@ -109,8 +109,11 @@ class StreamRecord(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the whole record."""
-        return fingerprint(self.model_dump(mode="json"))
+        """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
+        described = {"title", "licence", "licence_url", "redistributable", "origin"}
+        facts = self.model_dump(mode="json", exclude=described)
+        facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in ("name", "path")}
+        return fingerprint(facts)
 
 
 class ManifestSource(Strict):

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import orjson
 
+from corpus.acquire.disk import locked
 from corpus.adapters import BadRecord, value_at
 from corpus.catalogue.models import AlignedLines, Lookup, Origin, RecoveredQuestions, Source
 from corpus.errors import UserError
@@ -40,6 +41,13 @@ def prepare(source: Source, files: Mapping[str, Path], out_dir: Path) -> list[Pa
     :func:`input_origins` under `<input>:<name>`. Raises UserError when files are missing or cannot be joined.
     """
     assert source.prepare is not None
+    # Two builds may want the same join at once: the second waits, and finds it done.
+    with locked(out_dir.with_name(f".{out_dir.name}.lock")):
+        _join_once(source, files, out_dir)
+    return sorted(out_dir.glob("part-*.jsonl"))
+
+
+def _join_once(source: Source, files: Mapping[str, Path], out_dir: Path) -> None:
     if not (out_dir / COUNTS_FILE).exists():
         beside = out_dir.with_name(f".{out_dir.name}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
@@ -49,12 +57,12 @@ def prepare(source: Source, files: Mapping[str, Path], out_dir: Path) -> list[Pa
                 if isinstance(source.prepare, AlignedLines):
                     counts = _aligned_lines(source.prepare, files, parts)
                 else:
+                    assert source.prepare is not None
                     counts = _recovered_questions(source.prepare, source, files, parts, beside / "questions.sqlite")
             write_json(beside / COUNTS_FILE, counts)
             publish_dir(beside, out_dir)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-    return sorted(out_dir.glob("part-*.jsonl"))
 
 
 class _Parts:

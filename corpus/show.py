@@ -33,7 +33,7 @@ def epochs_text(epochs: float) -> str:
 
 def show_manifest(manifest: Manifest) -> None:
     """Print the token-count manifest."""
-    table = Table(title=f"{manifest.recipe}: token-count manifest", title_justify="left")
+    table = Table(title=f"{escape(manifest.recipe)}: token-count manifest", title_justify="left")
     for column in (
         "source",
         "documents",
@@ -51,7 +51,7 @@ def show_manifest(manifest: Manifest) -> None:
     drawn = sum(source.samples_drawn for source in manifest.sources.values())
     for name, source in manifest.sources.items():
         table.add_row(
-            escape(name), f"{source.documents.kept:,}", dropped_text(source.documents), si(source.tokens),
+            escape(name), f"{source.documents.kept:,}", escape(dropped_text(source.documents)), si(source.tokens),
             f"{source.samples:,}", f"{source.weight_asked:g}", f"{source.samples_drawn / drawn:.4f}",
             f"{source.samples_drawn:,}", si(source.tokens_drawn), epochs_text(source.epochs),
             escape(source.licence) + ("" if source.redistributable else " (do not publish)"),
@@ -68,7 +68,7 @@ def show_manifest(manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
     out.print(
         f"{manifest.tokens:,} tokens = {manifest.steps:,} steps x {manifest.global_batch} x {manifest.seq_len}; "
-        f"tokenizer {tokenizer.name} ({tokenizer.vocab_size:,} ids), boundary {manifest.boundary}",
+        f"tokenizer {escape(tokenizer.name)} ({tokenizer.vocab_size:,} ids), boundary {manifest.boundary}",
         highlight=False,
     )
     if abs(manifest.weight_sum - 1) > 1e-9:

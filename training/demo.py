@@ -16,8 +16,8 @@ from corpus.errors import UserError, command
 
 RECIPE = "recipes/sample.yaml"
 DATA, RUNS = Path("data"), Path("runs")
-RUN = "tiny-sample"
-KILL_AT, SAVE_EVERY = 130, 50
+RUN = "demo"
+KILL_AT, SAVE_EVERY = 120, 50
 """The run is killed at or after this step, between two checkpoints."""
 PROOF = "next batch identical"
 
@@ -41,7 +41,7 @@ def run_demo() -> None:
     _step("2 of 5: what was built", *_python("-m", "corpus.inspect", str(DATA / "sample")))
     train = [
         str(Path(sys.executable).with_name("composer")), "-n", "1", "training/train.py",
-        "--size", "tiny", "--recipe", RECIPE, "--save-interval", str(SAVE_EVERY),
+        "--size", "tiny", "--recipe", RECIPE, "--save-interval", str(SAVE_EVERY), "--run-name", RUN,
     ]  # fmt: skip
     _say(f"3 of 5: train, and kill the run without warning after step {KILL_AT}", train)
     _train_and_kill(train, run_folder / "metrics.jsonl")

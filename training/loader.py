@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from corpus.errors import UserError
 from training.dataset import MixtureDataset, MixtureSource
@@ -66,13 +67,21 @@ class MixtureLoader(DataLoader[dict[str, torch.Tensor]]):
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         """Batches from the dataset's loaded position to the end of the phase."""
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except UserError as error:
             if self.num_workers == 0:
                 raise
             # torch re-raises a worker's error with its whole traceback as the message.
             raise UserError(error.what.strip().splitlines()[-1].removeprefix("corpus.errors.UserError: ")) from None
+        finally:
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
+                # Not left to the garbage collector: the traceback of an error keeps the iterator, and at its exit the
+                # process would then wait for workers that nobody has told to end, and that ignore SIGTERM.
+                batches._shutdown_workers()
+                for worker in batches._workers:
+                    worker.kill()
 
 
 def build_loader(

@@ -107,7 +107,8 @@ class RunFolder:
             "versions": versions(),
         }
         starts = [*(known["starts"] if known else []), start]
-        write_json(self.record, {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts})
+        record = {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts}
+        write_json(self.record, record)
         return changes
 
     def enter_phase(self, phase: Phase, data: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpus.acquire import AcquireConfig, Listing
-from corpus.catalogue.models import Origin, Source
+from corpus.catalogue.models import HubOrigin, Origin, Source
 from corpus.cleaning.droplists import UnitRef
 from corpus.cleaning.specs import CleaningStep
 from corpus.config import Strict, parse
@@ -62,12 +62,7 @@ class StreamPlan(Strict):
             "format": STREAM_FORMAT,
             "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
             "revision": self.listing.revision,
-            # A hub's commit fixes its files, from the hub or from a mirror of it. Elsewhere a digest identifies a file
-            # wherever it lies, and without one its address must.
-            "files": [
-                [file.name, file.size, None if self.origin.kind == "hub" else file.digest or file.url]
-                for file in self.listing.files
-            ],
+            "files": file_identities(self.source, self.listing),
             "tokenizer": self.tokenizer.sha256,
             "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
             "seq_len": self.seq_len,
@@ -135,6 +130,16 @@ class StreamPlan(Strict):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(canonical_json(self.model_dump(mode="json")))
         return path
+
+
+def file_identities(source: Source, listing: Listing) -> list[list[str | int | None]]:
+    """[name, size, content or address] of each file, for keys.
+
+    A hub's pinned commit fixes its files, so they are the same from the hub and from a mirror of it. Elsewhere a digest
+    identifies a file wherever it lies, and without one its address must.
+    """
+    fixed = isinstance(source.origin, HubOrigin) and listing.revision.startswith(source.origin.revision)
+    return [[file.name, file.size, None if fixed else file.digest or file.url] for file in listing.files]
 
 
 @functools.lru_cache(maxsize=8)

@@ -75,7 +75,11 @@ def run_jobs(
         if lost and shutil.disk_usage(work).free < ROOM_FOR_A_REPORT:
             raise full_disk(work)
         finished = {index for index in remaining if index in progress.done}
-        remaining = [index for index in remaining if index not in finished]
+        # A unit that ended its worker is tried last, so that it cannot keep the others from being made.
+        poison = watcher.lost_index
+        remaining = sorted((index for index in remaining if index not in finished), key=lambda i: (i == poison, i))
+        if lost and poison is not None:
+            lost += f" on unit {jobs[poison].unit} of {Path(jobs[poison].plan).name.removesuffix('.plan.json')}"
         barren = 0 if finished else barren + 1
         if remaining and barren > MAX_RESTARTS:
             likely = "Most often memory ran out: use fewer --workers"
@@ -103,6 +107,8 @@ class _Watcher:
     ) -> None:
         self.folder, self.indices, self.progress, self.show, self.collect = folder, indices, progress, show, collect
         self.cluster = cluster
+        self.lost_index: int | None = None
+        """The job whose worker vanished."""
         self.beat: ParentBeat | None = None
         if cluster is not None:
             executors.save(cluster, folder)
@@ -151,11 +157,13 @@ class _Watcher:
                 content = json.loads(Path(entry.path).read_bytes())
                 if kind == "running":
                     if self._vanished(entry.name, content) and Path(entry.path).exists():
-                        lost = f"worker {content}"
+                        lost, self.lost_index = f"worker {content}", index
                     continue
                 self.progress.counts[index] = content
                 if kind == "done":
                     self.progress.done.add(index)
+                    Path(entry.path).unlink(missing_ok=True)  # so that the next look has little to read
+                    (self.folder / f"progress-{rest}.json").unlink(missing_ok=True)
         self.show(self.progress)
         return lost
 

@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import os
-import platform
+import secrets
 import shutil
 import time
 import traceback
@@ -113,7 +113,7 @@ class ReadRecords(UnitStep):
         """See datatrove's PipelineStep."""
         plan, unit = self.job(rank)
         tally, text_of, columns = self.tally, plan.source.adapter.function(), plan.source.adapter.columns()
-        if plan.cleaning:
+        if plan.steps:
             columns = None  # a cleaning step may look at any field
         files = {file.name: file for file in plan.listing.files}
         for piece in unit.pieces:
@@ -225,22 +225,24 @@ class _Removed:
 
     def __init__(self, plan: StreamPlan, unit: Unit | None) -> None:
         self._path = plan.removed_file(unit) if unit is not None and plan.keep_removed else None
-        self._lines: list[bytes] = []
+        self._open = contextlib.ExitStack()
+        self._file: Any = None
 
     def __enter__(self) -> _Removed:
+        if self._path is not None:
+            import zstandard
+
+            beside = self._open.enter_context(atomic_write(self._path))
+            self._file = self._open.enter_context(zstandard.ZstdCompressor().stream_writer(beside, closefd=False))
         return self
 
     def add(self, document: Document, text: str, reason: str) -> None:
         """A document and the text it had before the step that removed it."""
-        if self._path is not None:
-            self._lines.append(orjson.dumps({"id": document.id, "reason": reason, "text": text}) + b"\n")
+        if self._file is not None:
+            self._file.write(orjson.dumps({"id": document.id, "reason": reason, "text": text}) + b"\n")
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if self._path is not None and kind is None:
-            import zstandard
-
-            with atomic_write(self._path) as file:
-                file.write(zstandard.compress(b"".join(self._lines)))
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._open.__exit__(kind, error, trace)
 
 
 class Collect(UnitStep):
@@ -366,7 +368,7 @@ class WriteShards(UnitStep):
         """Consumes the pipeline. A failure is left as a file for the parent to report, so that other units go on."""
         plan, unit = self.job(rank)
         # Another node may have a process of the same number on the same unit, when one was taken for lost.
-        beside = plan.folder / "work" / f"{unit.folder}-{platform.node()}-{os.getpid()}"
+        beside = plan.folder / "work" / f"{unit.folder}-{secrets.token_hex(6)}"
         with unit_work(self, plan, unit, rank):
             try:
                 beside.mkdir(parents=True, exist_ok=True)
@@ -416,8 +418,10 @@ def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterat
         with marks:
             yield
             marks.done(step.tally.counts())
-    except Exception as raised:
-        error = full_disk(plan.data) if is_full(raised) else raised
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as raised:  # a panic inside a tokeniser's Rust code is no Exception
+        error: BaseException = full_disk(plan.data) if is_full(raised) else raised
         report = {
             "where": f"{plan.source_name}, unit {unit.index}",
             "user": [error.what, error.where, error.fix] if isinstance(error, UserError) else None,

@@ -180,6 +180,8 @@ class EngineCheck:
     """Characters whose texts go to the reference."""
     refusal: str | None
     """Why the fast engine cannot be used; None when it can."""
+    leak: str | None
+    """A text that the tokenizer itself turns into a special token; None when it has none."""
 
 
 def check_engine(path: Path) -> EngineCheck:
@@ -192,30 +194,42 @@ def check_engine(path: Path) -> EngineCheck:
     if facts.is_file():
         known = json.loads(facts.read_bytes())
         if known["versions"] == versions:
-            return EngineCheck(known["odd"], known["refusal"])
+            return EngineCheck(known["odd"], known["refusal"], known["leak"])
     text = path.read_text(encoding="utf-8")
     odd, refusal = "", None
+    reference, texts = ReferenceEngine(text), TRICKY + special_spellings(path)
+    specials = special_ids(text)
+    leak = next((shown for shown in texts if np.isin(reference.encode_batch([shown])[0], specials).any()), None)
     try:
-        fast, reference = FastEngine(text), ReferenceEngine(text)
-        texts = TRICKY + special_spellings(path)
+        fast = FastEngine(text)
         compare(fast, reference, texts, [f"built-in text {number}" for number in range(len(texts))])
         odd = _odd_characters(fast, reference)
         if len(odd) > MOST_ODD:
             odd, refusal = "", f"it splits text differently around {len(odd)} characters"
-    except Exception as error:  # a foreign library's refusal may be of any type, a Rust panic included
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a refusal may be of any type; a panic in Rust code is no Exception
         refusal = " ".join(str(error).split())[:200]
-    write_json(facts, {"versions": versions, "odd": odd, "refusal": refusal})
-    return EngineCheck(odd, refusal)
+    write_json(facts, {"versions": versions, "odd": odd, "refusal": refusal, "leak": leak})
+    return EngineCheck(odd, refusal, leak)
 
 
 def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
     """Name of the engine to use, and a note when the fast one cannot be.
 
-    ``asked`` forces one; UserError is raised when that is the fast one and it fails its check.
+    ``asked`` forces one; UserError is raised when that is the fast one and it fails its check, and for a tokenizer
+    whose own vocabulary turns ordinary text into special tokens.
     """
+    check = check_engine(path)
+    if check.leak is not None:
+        raise UserError(
+            f"this tokenizer encodes the ordinary text {check.leak[:40]!r} to a special token",
+            where=path.parent.name,
+            fix="Text must never become control: use a byte-level BPE tokenizer.",
+        )
     if asked == ReferenceEngine.name:
         return ReferenceEngine.name, None
-    refusal = check_engine(path).refusal
+    refusal = check.refusal
     if refusal is None:
         return FastEngine.name, None
     if asked == FastEngine.name:

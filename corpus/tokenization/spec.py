@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from corpus.catalogue.models import Source
 from corpus.errors import UserError, nearest
 from corpus.files import atomic_write, fingerprint, sha256_file, write_json
 from corpus.manifest import Tokenizer, read_json
+from corpus.pipeline.plan import file_identities
 from corpus.read import read_piece
 from corpus.recipe import FileTokenizer, HubTokenizer, LlamaModelsTokenizer, Recipe, TrainTokenizer
 from corpus.units import WHOLE
@@ -57,8 +57,11 @@ def _trained(
             "format": TRAIN_FORMAT,
             "spec": spec.model_dump(mode="json"),
             "inputs": [
-                [source.model_dump(mode="json", include={"format", "adapter", "prepare"}), listing.revision]
-                + [[file.name, file.digest or file.url] for file in listing.files]
+                [
+                    source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
+                    listing.revision,
+                    file_identities(source, listing),
+                ]
                 for source, listing in inputs.values()
             ],
         }
@@ -135,12 +138,9 @@ def _copied(spec: FileTokenizer | HubTokenizer, recipe_dir: Path, config: Acquir
             raise UserError("no such tokenizer file", where=str(path), fix="Correct 'tokenizer.path' in the recipe.")
     else:
         path, name = _from_hub(spec, config), spec.repo.replace("/", "--")
-    folder = data / "tokenizers" / f"{name}-{sha256_file(path)[:12]}"
+    folder = data / "tokenizers" / f"{name}-{fingerprint([sha256_file(path), spec.bos_token, spec.eos_token])[:12]}"
     if (folder / META_FILE).is_file():
-        stored = read_json(folder / META_FILE)
-        if [stored.get("bos_token"), stored.get("eos_token")] == [spec.bos_token, spec.eos_token]:
-            return _stored(folder)
-        shutil.rmtree(folder)
+        return _stored(folder)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -20,6 +20,7 @@ import yaml
 
 from corpus.inspect import decode_samples, read_samples
 from corpus.manifest import Manifest, load_manifest, load_stream
+from corpus.pack import join_tail
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 
 MakeRecipe = Callable[..., Path]
@@ -68,16 +69,28 @@ def test_every_document_and_token_is_accounted_for(built: tuple[Path, Path, Mani
 
 
 def test_the_streams_decode_to_the_documents(built: tuple[Path, Path, Manifest]) -> None:
-    """All text but the remainder comes back: unit by unit in order, with a boundary where each document starts."""
+    """Every document comes back, in order and once: from each unit's samples and its left-over ids."""
+    from tokenizers import Tokenizer
+
     _, out, manifest = built
     folder = out / manifest.recipe / manifest.sources["a"].stream
     record = load_stream(folder)
-    decoded = decode_samples(folder, record, record.samples)
-    joined = "".join(("\0" if d["starts"] else "") + d["text"] for _, sample in decoded for d in sample)
-    pieces = joined.split("\0")
-    wanted = {document["text"] for document in documents(300, seed=1)}
-    whole = [piece for piece in pieces if piece in wanted]
-    assert len(whole) >= 300 - 2 * len(record.units)  # only documents cut by a unit's tail are in two places
+    tokenizer = Tokenizer.from_file(str(out / record.tokenizer.path / "tokenizer.json"))
+    assert len(record.units) > 3
+    texts, tails, first = [], [], 0
+    for unit in record.units:
+        rows = [ids for _, ids in read_samples(folder, list(range(first, first + unit.samples)))]
+        left = np.frombuffer((folder / "units" / f"{unit.unit:06d}" / "tail.bin").read_bytes(), "<u4")
+        ids = np.concatenate([*rows, left]).tolist()
+        starts = [place for place, token in enumerate(ids) if token == record.tokenizer.bos_id]
+        assert starts[0] == 0
+        texts += [tokenizer.decode(ids[low + 1 : high]) for low, high in zip(starts, [*starts[1:], None], strict=True)]
+        tails.append(join_tail(left, "bos", record.tokenizer.bos_id)[0])
+        first += unit.samples
+    assert texts == [document["text"] for document in documents(300, seed=1)]
+    packed = np.concatenate([ids for _, ids in read_samples(folder, list(range(first, record.samples)))])
+    joined = np.concatenate(tails)
+    assert np.array_equal(packed, joined[: len(packed)]) and len(joined) - len(packed) == record.tokens.remainder
 
 
 def test_samples_can_be_read_by_the_library(built: tuple[Path, Path, Manifest], tmp_path: Path) -> None:
@@ -106,16 +119,20 @@ def test_same_bytes_after_kills_at_random_points(built: tuple[Path, Path, Manife
     data = tmp_path / "data"
     rng = random.Random(7)
     command = [sys.executable, "-m", "corpus.build", str(recipe), "--out", str(data), "--workers", "2"]
+    landed = 0
     for _ in range(3):
+        before = len(list((data / "streams").glob("*/units/*")))
         process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        target = rng.randint(1, 12)  # units to wait for before the kill
+        target = before + rng.randint(1, 3)  # units to wait for before the kill
         while time.monotonic() < deadline and process.poll() is None:
             if len(list((data / "streams").glob("*/units/*"))) >= target:
                 break
-            time.sleep(0.01)
+            time.sleep(0.002)
+        landed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert landed, "no kill came in the middle of a build"
     assert build(recipe, data).fingerprint == manifest.fingerprint
     assert tree_hashes(data) == tree_hashes(out)
 
@@ -251,6 +268,8 @@ def test_two_builds_of_one_stream_at_once_are_refused(make_recipe: MakeRecipe, t
     lock = next((out / ".build").glob("a-*.lock"))
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        build(recipe, out)  # a complete stream is nobody's to wait for
+        next((out / "streams").glob("a-*/stream.json")).unlink()
         assert "another build" in user_error(run_command("-m", "corpus.build", str(recipe), "--out", str(out)))
 
 

@@ -112,3 +112,15 @@ def test_the_finding_is_kept_beside_the_tokenizer(tokenizer_json: Path) -> None:
     tokenizer_json.with_name(seam.CHECK_FILE).write_text(json.dumps(kept))
     assert seam.check_engine(tokenizer_json).refusal == "kept"
     tokenizer_json.with_name(seam.CHECK_FILE).unlink()
+
+
+def test_a_tokenizer_that_makes_control_of_text_is_refused(tmp_path: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    pieces = [("<unk>", 0.0), ("</s>", -1.0), ("a", -2.0), (" ", -2.0), ("b", -2.0)]
+    model = Tokenizer(models.Unigram(pieces, unk_id=0))
+    model.add_special_tokens([AddedToken("</s>", special=True)])
+    path = tmp_path / "tokenizer.json"
+    path.write_text(model.to_str())
+    with pytest.raises(UserError, match="to a special token"):
+        choose_engine(path, "tokenizers")

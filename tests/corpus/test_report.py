@@ -269,7 +269,7 @@ def test_user_mistakes(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built.parent, tmp_path / "data", ignore=shutil.ignore_patterns("downloads"))
     stream = next((tmp_path / "data" / "streams").glob("a-*")) / "stream.json"
     record = json.loads(stream.read_text())
-    stream.write_text(json.dumps({**record, "title": "another"}))
+    stream.write_text(json.dumps({**record, "samples": record["samples"] + 1}))
     error = user_error(run_command("-m", "corpus.report", str(tmp_path / "data" / "small")))
     assert "not the stream that the manifest was made from" in error
 

@@ -1,4 +1,4 @@
-"""Steps with a bad loss: judged alike on all processes, skipped or the end of the run, and no different after a resume."""
+"""Steps with a bad loss: judged alike on all processes, skipped or the run's end, and the same after a resume."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def test_bad_steps_are_skipped_by_all_processes_and_a_killed_run_skips_the_same(
         same = saved[step].files[checkpoint.WEIGHTS_FILE] == saved[step - 1].files[checkpoint.WEIGHTS_FILE]
         assert same == (step in problems)
     state = checkpoint.read_state(checkpoint.listing(whole / "checkpoints")[0])
-    assert {float(entry["step"]) for entry in state["optimizers"]["AdamW"]["state"].values()} == {
-        STEPS - len(problems)
-    }
+    assert {float(entry["step"]) for entry in state["optimizers"]["AdamW"]["state"].values()} == {STEPS - len(problems)}
 
     cut = bench.folder / "runs" / "cut"
     assert min(problems) <= 8 < max(problems)

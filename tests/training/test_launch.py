@@ -47,9 +47,7 @@ def test_two_launchers_are_two_nodes_of_one_run(tmp_path: Path) -> None:
         ]  # fmt: skip
         with (tmp_path / f"node{node}").open("w") as log:
             launchers.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-                )
+                subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
             )
     try:
         codes = [launcher.wait(200) for launcher in launchers]

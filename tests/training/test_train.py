@@ -186,7 +186,7 @@ def test_dry_run_tells_what_would_be_trained(built: Path, capsys: pytest.Capture
     assert "processes (8 per node): 1, 2, 4, 8" in text
     # The published 124,635,456 less 31,488 rows of 576; 16 bytes each.
     assert "106,498,368 parameters" in text and "1.7 GB of 80 GB per device" in text
-    assert not (built / "runs").exists()
+    assert not (built / "runs" / "125m-mix").exists()
 
 
 def test_dry_run_needs_no_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

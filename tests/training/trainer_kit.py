@@ -26,9 +26,7 @@ VOCAB, SEQ_LEN, BATCH = 512, 32, 8
 STEP_TOKENS = BATCH * SEQ_LEN
 
 
-def write_stream(
-    folder: Path, samples: int, seed: int, seq_len: int = SEQ_LEN, marked: Collection[int] = ()
-) -> None:
+def write_stream(folder: Path, samples: int, seed: int, seq_len: int = SEQ_LEN, marked: Collection[int] = ()) -> None:
     """An MDS stream whose rows are arithmetic sequences of a random start and step: there is something to learn.
 
     Rows in `marked` begin with id 1, which no other row holds.

@@ -140,7 +140,8 @@ class StepMetrics(Callback):
                 self._write(row)
             except OSError as error:
                 raise UserError(
-                    f"the metrics of step {step} cannot be written: {error.strerror or error}", where=str(self.run.root),
+                    f"the metrics of step {step} cannot be written: {error.strerror or error}",
+                    where=str(self.run.root),
                     fix="Free some space and run the same command again; the checkpoints are untouched.",
                 ) from None  # fmt: skip
         logger.log_metrics({f"train/{key}": float(row[key]) for key in SCALARS if key in row}, step=step)
@@ -156,7 +157,9 @@ class StepMetrics(Callback):
         dist.all_reduce(table, reduce_operation="SUM")
         totals, kd, counts = table.tolist()
         sources = {
-            name: _number(loss / count) for name, loss, count in zip(model.sources, totals, counts, strict=True) if count
+            name: _number(loss / count)
+            for name, loss, count in zip(model.sources, totals, counts, strict=True)
+            if count
         }
         if model.distiller is None:
             return {"sources": sources}
@@ -212,7 +215,9 @@ class StepMetrics(Callback):
         what = f"{verdict.problem} at step {step}; the batch's samples are in {name}"
         if not verdict.stop:
             if self.lead:
-                print(f"{facts.recipe}: skipped ({rule.skips} of at most {rule.settings.max_skips}): {what}", flush=True)
+                print(
+                    f"{facts.recipe}: skipped ({rule.skips} of at most {rule.settings.max_skips}): {what}", flush=True
+                )
             return
         more = "bad_loss.action=skip" if rule.settings.action == "stop" else "bad_loss.max_skips=..."
         raise UserError(
