@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -222,9 +223,11 @@ class UnitMarks:
 
 def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> None:
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
-    _die_with_parent()
-
     attempt = jobs_file.parent
+    _die_with_parent(int(os.environ[OWNER]))
+    if executors.saved(attempt) is None:
+        # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
+        os.register_at_fork(after_in_child=functools.partial(_die_with_parent, os.getpid()))
     if collect is None and executors.saved(attempt) is None:
         import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
 
@@ -254,11 +257,13 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
                 finalise(plan)
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies."""
+def _die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies; end it now if that has happened."""
     with contextlib.suppress(OSError, AttributeError):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(3)
 
 
 _following = False

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import recipe_dict, run_command, user_error
+
+from tests.conftest import recipe_dict, run_command, user_error
 
 SHARD_SAMPLES = (64 << 20) // (33 * 4)
 
