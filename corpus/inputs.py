@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
 from corpus.acquire.models import listing_of
 from corpus.acquire.remote import is_remote
+from corpus.catalogue import load_evaluations
 from corpus.catalogue.models import FilesOrigin, Source
-from corpus.errors import UserError
-from corpus.files import fingerprint, sha256_file
+from corpus.cleaning.evalsets import WHERE
+from corpus.cleaning.specs import CleaningStep, DecontaminateStep
+from corpus.errors import UserError, nearest
+from corpus.files import atomic_write, fingerprint, sha256_file
 from corpus.prepare import input_origins, prepare
 
 
@@ -67,3 +71,38 @@ def all_origins(sources: dict[str, Source]) -> dict[str, Source]:
                 update={"origin": origin, "format": file_format, "prepare": None, "gate": None}
             )
     return everything
+
+
+def evaluation_sets(steps: Sequence[CleaningStep]) -> dict[str, Source]:
+    """The evaluation sets that steps name in `against`; raises UserError for a name that is none."""
+    known = load_evaluations()
+    names = [name for step in steps if isinstance(step, DecontaminateStep) for name in step.names()]
+    for name in names:
+        if name not in known:
+            raise UserError(f"no evaluation set is called '{name}'", where=WHERE, fix=nearest(name, known))
+    return {name: known[name] for name in names}
+
+
+def evaluation_files(step: CleaningStep, config: AcquireConfig, data: Path, say: Callable[[str], None]) -> CleaningStep:
+    """The step with the evaluation sets it names brought to ``data/evaluations`` and replaced by their files.
+
+    There each file's name starts with its set's: hits are reported by it, and hubs call them all alike.
+    """
+    if not isinstance(step, DecontaminateStep):
+        return step
+    # Read by every unit, so never among the downloads that make room for others.
+    config = replace(config, cache_limit=None, keep=True)
+    files: dict[str, list[Path]] = {}
+    for name, source in evaluation_sets([step]).items():
+        listing = list_files(source, config)
+        folder = data / "evaluations" / f"{name}-{listing.revision[:12]}"
+        say(f"evaluation set {name}: revision {listing.revision}, {len(listing.files)} files")
+        files[name] = []
+        for file in listing.files:
+            content = fetch(source, listing, file, config).read_bytes()
+            target = folder / f"{name}-{file.name.replace('/', '-')}"
+            if not target.is_file() or target.read_bytes() != content:
+                with atomic_write(target) as stream:
+                    stream.write(content)
+            files[name].append(target)
+    return step.with_files(files)

@@ -31,6 +31,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--verify", action="store_true", help="re-hash every shard; names damaged ones and exits 1")
+    parser.add_argument("--hits", action="store_true", help="list the documents dropped as contaminated, and by what")
     parser.add_argument("--samples", nargs=2, metavar=("N", "SOURCE"), help="decode N samples of a source")
     return parser.parse_args(argv)
 
@@ -44,7 +45,7 @@ def inspect(args: argparse.Namespace) -> int:
     if path.is_dir() and (path / STREAM_FILE).is_file():
         record = load_stream(path)
         streams = {record.source: path}
-        if not (args.verify or args.samples):
+        if not (args.verify or args.samples or args.hits):
             return _print(args, record.model_dump(mode="json"), record)
     elif path.is_dir() and not (path / MANIFEST_FILE).is_file():
         raise UserError(
@@ -59,11 +60,11 @@ def inspect(args: argparse.Namespace) -> int:
         manifest = load_manifest(file)
         streams = {name: file.parent / source.stream for name, source in manifest.sources.items()}
         expected = {name: source.stream_fingerprint for name, source in manifest.sources.items()}
-        if not (args.verify or args.samples):
+        if not (args.verify or args.samples or args.hits):
             return _print(args, {**manifest.model_dump(mode="json"), "fingerprint": manifest.fingerprint}, manifest)
     if args.verify:
         return _verify(args, streams, expected)
-    return _samples(args, streams)
+    return _hits(args, streams) if args.hits else _samples(args, streams)
 
 
 def _print(args: argparse.Namespace, data: dict[str, Any], shown: Manifest | StreamRecord) -> int:
@@ -82,7 +83,7 @@ def _print(args: argparse.Namespace, data: dict[str, Any], shown: Manifest | Str
 def _published(args: argparse.Namespace, file: Path) -> int:
     from corpus.published import load_published, show_published
 
-    if args.verify or args.samples:
+    if args.verify or args.samples or args.hits:
         raise UserError("is a published reference: it has no shards", where=str(file), fix="Point to a build.")
     published = load_published(file)
     if args.json:
@@ -109,6 +110,44 @@ def _verify(args: argparse.Namespace, streams: dict[str, Path], expected: dict[s
             if not problems:
                 print(f"{name}: every shard matches its hash")
     return 1 if any(report.values()) else 0
+
+
+def _hits(args: argparse.Namespace, streams: dict[str, Path]) -> int:
+    found = {name: contaminated_documents(folder) for name, folder in streams.items()}
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for name, documents in found.items():
+        print(f"{name}: {len(documents)} documents dropped as contaminated")
+        for document in documents:
+            print(_printable(f"  {document['id']}"))
+            for hit in document["hits"]:
+                print(_printable(f"    {hit['example']} at character {hit['start']}: {hit['ngram']}"))
+    return 0
+
+
+def contaminated_documents(folder: Path) -> list[dict[str, Any]]:
+    """The documents of a stream that decontamination dropped, in order: {id, hits: [{example, ngram, start}]}.
+
+    Raises UserError when the stream does not tell of all of them.
+    """
+    from corpus.cleaning.specs import CONTAMINATED
+    from corpus.manifest import load_stream
+    from corpus.pipeline.plan import HITS_FILE
+
+    documents: list[dict[str, Any]] = []
+    record = load_stream(folder)
+    for unit in record.units:
+        dropped = unit.documents.dropped.get(CONTAMINATED, 0)
+        file = folder / "units" / f"{unit.unit:06d}" / HITS_FILE
+        lines = file.read_bytes().splitlines() if dropped and file.is_file() else []
+        if len(lines) != dropped:
+            raise UserError(
+                f"tells of {len(lines)} of the {dropped} documents that were dropped", where=str(file),
+                fix="Build the stream again to have all of them listed.",
+            )  # fmt: skip
+        documents += map(json.loads, lines)
+    return documents
 
 
 def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:

@@ -11,6 +11,8 @@ from corpus.config import parse, read_yaml
 from corpus.errors import UserError, nearest
 
 FOLDER = Path(__file__).parent
+EVALUATION_FILE = "evaluation.yaml"
+"""Evaluation sets, which are no sources to train on."""
 
 
 @functools.cache
@@ -19,11 +21,19 @@ def load_catalogue() -> dict[str, Source]:
     return read_catalogue(FOLDER)
 
 
+@functools.cache
+def load_evaluations() -> dict[str, Source]:
+    """The evaluation sets a decontaminate step can name (one shared mapping); none of them is in the catalogue."""
+    where = f"{FOLDER.parent.name}/{FOLDER.name}/{EVALUATION_FILE}"
+    entries = read_yaml(FOLDER / EVALUATION_FILE)
+    return {name: parse(Source, entry, f"{where}: set '{name}'") for name, entry in entries.items()}
+
+
 def read_catalogue(folder: Path) -> dict[str, Source]:
-    """Read every YAML file of ``folder``; raises UserError, also when two files name the same source."""
+    """Read the YAML files of ``folder``, but for the evaluation sets; raises UserError, also for a name given twice."""
     sources: dict[str, Source] = {}
     file_of: dict[str, str] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(set(folder.glob("*.yaml")) - {folder / EVALUATION_FILE}):
         # The path people see is the one in the repository, wherever the package is installed.
         where = f"{folder.parent.name}/{folder.name}/{path.name}"
         for name, entry in read_yaml(path).items():

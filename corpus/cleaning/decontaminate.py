@@ -18,6 +18,7 @@ from datatrove.data import Document
 from numpy.typing import NDArray
 
 from corpus.cleaning.evalsets import WHERE, find_files, read_examples
+from corpus.cleaning.specs import CONTAMINATED
 from corpus.errors import UserError
 
 PIECE_CHARS = 1 << 18
@@ -258,5 +259,5 @@ class Decontaminate:
         for document, hits in zip(documents, load_decontaminator(*self._arguments).check_many(texts), strict=True):
             if hits:
                 document.metadata["contamination"] = [hit._asdict() for hit in hits]
-            reasons.append("contaminated" if hits else None)
+            reasons.append(CONTAMINATED if hits else None)
         return reasons

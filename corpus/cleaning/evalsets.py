@@ -19,7 +19,7 @@ WHERE = "cleaning step 'decontaminate'"
 
 
 def find_files(against: Sequence[str]) -> list[Path]:
-    """The files that paths and globs name, each once, in order of path; raises UserError for one that names nothing."""
+    """The files that paths and globs name, each once, in order of name; raises UserError for one that names nothing."""
     found: set[Path] = set()
     for entry in against:
         matches = (
@@ -29,7 +29,8 @@ def find_files(against: Sequence[str]) -> list[Path]:
         if not files:
             raise UserError(f"no file at '{entry}'", where=WHERE, fix="Paths in `against` are relative to the recipe.")
         found.update(files)
-    return sorted(found)
+    # By name first: the order then is the same in whatever folder a build finds them.
+    return sorted(found, key=lambda path: (path.name, path))
 
 
 def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:

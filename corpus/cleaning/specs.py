@@ -7,8 +7,9 @@ documents with each other (exact_dedup, minhash): it needs passes of its own, an
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 StepFunction = Callable[["Document"], "str | None"]
 """None keeps the document; a string is the reason it is dropped under. Picklable and deterministic."""
+
+CONTAMINATED = "contaminated"
+"""The reason of documents that share an n-gram with an evaluation set."""
 
 SPECIAL_SPELLINGS = (
     "<|endoftext|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|im_sep|>",
@@ -279,15 +283,26 @@ class DecontaminateStep(DocumentStep):
 
     step: Literal["decontaminate"] = "decontaminate"
     against: tuple[str, ...] = Field(min_length=1)
-    """Evaluation files (.jsonl, .json, .parquet, .txt; the first two and .txt also compressed), or globs of them."""
+    """Evaluation sets the catalogue knows by name (gsm8k), or files of them (.jsonl, .json, .parquet, .txt; all but
+    .parquet also compressed) and globs of those."""
     fields: tuple[str, ...] = ()
     """Record fields that make up an example's text, dots descend into objects; empty means every text in it."""
     ngram: int = Field(default=13, ge=3, le=64)
     """Consecutive words (runs of letters and digits, lower-cased) that must agree."""
 
     def at(self, folder: Path) -> DecontaminateStep:
-        """With the files' paths taken from ``folder``."""
-        return self.model_copy(update={"against": tuple(str(folder / path) for path in self.against)})
+        """With the files' paths taken from ``folder``; names stay names."""
+        named = self.names()
+        return self.with_files({entry: [folder / entry] for entry in self.against if entry not in named})
+
+    def names(self) -> tuple[str, ...]:
+        """The entries that name evaluation sets: bare words, as every file has an ending."""
+        return tuple(entry for entry in self.against if re.fullmatch(r"[\w-]+", entry))
+
+    def with_files(self, files: Mapping[str, Sequence[Path]]) -> DecontaminateStep:
+        """With the entries in ``files`` replaced by those paths."""
+        replaced = (map(str, files[entry]) if entry in files else (entry,) for entry in self.against)
+        return self.model_copy(update={"against": tuple(itertools.chain.from_iterable(replaced))})
 
     def key(self) -> dict[str, Any]:
         """The files count by content; their names and places do not."""

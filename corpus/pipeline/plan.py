@@ -21,6 +21,8 @@ STREAM_FORMAT = 1
 UNIT_FILE = "unit.json"
 TAIL_FILE = "tail.bin"
 SHOWN_FILE = "documents.json"
+HITS_FILE = "contamination.jsonl"
+"""In a unit's folder, when decontamination removed some of its documents: what each shares with evaluation sets."""
 TOKENIZER_JSON = "tokenizer.json"
 
 

@@ -26,12 +26,12 @@ from corpus.acquire import fetch, release
 from corpus.adapters import BadRecord
 from corpus.cleaning.dedup import HashWriter
 from corpus.cleaning.droplists import DropList, DropReason, UnitRef, load_drop_list
-from corpus.cleaning.specs import ExactDedupStep, MinhashStep
+from corpus.cleaning.specs import CONTAMINATED, ExactDedupStep, MinhashStep
 from corpus.errors import UserError
 from corpus.files import atomic_write, full_disk, is_full, publish_dir
 from corpus.manifest import Documents, Tokens, UnitRecord
 from corpus.pack import Packer, with_boundaries
-from corpus.pipeline.plan import SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
+from corpus.pipeline.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
 from corpus.pipeline.run import UnitMarks
 from corpus.read import read_piece
 from corpus.tokenization.engine import ReferenceEngine, compare, load_engine, special_table
@@ -69,6 +69,8 @@ class Tally:
         self.changed: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
         self.shown: list[dict[str, Any]] = []
+        self.hits: list[dict[str, Any]] = []
+        """Documents dropped as contaminated: {id, hits}."""
         self.full = False
         """Set when the token limit is reached: the reader stops."""
         self._published = 0.0
@@ -186,7 +188,10 @@ class Clean(UnitStep):
                             reason = "empty"
                         if reason is not None:
                             self.tally.dropped[reason] += 1
-                            removed.add(entry.document, text, reason)
+                            hits = entry.document.metadata["contamination"] if reason == CONTAMINATED else []
+                            if hits:
+                                self.tally.hits.append({"id": entry.document.id, "hits": hits})
+                            removed.add(entry.document, text, reason, hits)
                             continue
                         if entry.document.text is not text and entry.document.text != text:
                             self.tally.changed[name] += 1
@@ -236,10 +241,11 @@ class _Removed:
             self._file = self._open.enter_context(zstandard.ZstdCompressor().stream_writer(beside, closefd=False))
         return self
 
-    def add(self, document: Document, text: str, reason: str) -> None:
-        """A document and the text it had before the step that removed it."""
+    def add(self, document: Document, text: str, reason: str, hits: list[dict[str, Any]]) -> None:
+        """A document, the text it had before the step that removed it, and what it shares with evaluation sets."""
         if self._file is not None:
-            self._file.write(orjson.dumps({"id": document.id, "reason": reason, "text": text}) + b"\n")
+            record = {"id": document.id, "reason": reason, "text": text} | ({"hits": hits} if hits else {})
+            self._file.write(orjson.dumps(record) + b"\n")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._open.__exit__(kind, error, trace)
@@ -407,6 +413,8 @@ class WriteShards(UnitStep):
         assert record.documents.read == record.documents.kept + sum(record.documents.dropped.values())
         assert record.tokens.text + record.tokens.boundary == record.tokens.written + record.tokens.remainder
         (folder / SHOWN_FILE).write_text(json.dumps(tally.shown))
+        if tally.hits:
+            (folder / HITS_FILE).write_text("".join(json.dumps(document) + "\n" for document in tally.hits))
         (folder / UNIT_FILE).write_text(json.dumps(record.model_dump(mode="json")))
 
 
