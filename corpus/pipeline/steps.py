@@ -374,7 +374,7 @@ class WriteShards(UnitStep):
         """Consumes the pipeline. A failure is left as a file for the parent to report, so that other units go on."""
         plan, unit = self.job(rank)
         # Another node may have a process of the same number on the same unit, when one was taken for lost.
-        beside = plan.folder / "work" / f"{unit.folder}-{secrets.token_hex(6)}"
+        beside = plan.folder / "work" / f"{unit.folder}-{secrets.token_hex(4)}-{os.getpid()}"
         with unit_work(self, plan, unit, rank):
             try:
                 beside.mkdir(parents=True, exist_ok=True)
