@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m training.demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
