@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -111,7 +110,7 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
                 assumed_sizes=assumed,
                 open_seconds=opened,
                 arrange_seconds=arranged,
-                peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_bytes=_peak_memory(),
                 cache_bytes=max(_bytes(dataset, shards, stored=False) for shards in now),
                 fetch_bytes_per_hour=max(_bytes(dataset, shards, stored=True) for shards in new) / hours,
                 resume_step=step,
@@ -120,6 +119,12 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
             )
         finally:
             dataset.close()
+
+
+def _peak_memory() -> int:
+    """Largest resident size of this program in bytes; getrusage would count the process it was started from too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def source_samples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:

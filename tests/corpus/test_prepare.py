@@ -77,7 +77,7 @@ def test_files_that_do_not_align_are_refused_and_leave_nothing(tmp_path, labels)
     source = load_catalogue()["piqa"]
     with pytest.raises(UserError, match=r"train\.jsonl: and .*train-labels\.lst differ in their number of lines"):
         prepare(source, piqa_files(tmp_path, PIQA, labels), tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.lst", "train.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", "labels.lst", "train.jsonl"]
 
 
 def test_a_missing_file_is_refused(tmp_path):
