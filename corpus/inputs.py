@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
+from corpus.acquire.local import content_hash
 from corpus.acquire.models import listing_of
 from corpus.acquire.remote import is_remote
 from corpus.catalogue import load_evaluations
@@ -14,7 +15,7 @@ from corpus.catalogue.models import FilesOrigin, Source
 from corpus.cleaning.evalsets import WHERE
 from corpus.cleaning.specs import CleaningStep, DecontaminateStep
 from corpus.errors import UserError, nearest
-from corpus.files import atomic_write, fingerprint, sha256_file
+from corpus.files import atomic_write, fingerprint
 from corpus.prepare import input_origins, prepare
 
 
@@ -57,7 +58,10 @@ def source_inputs(
     for _, part, held in parts if local else []:
         for file in held.files:
             release(part, file, config)
-    whole = [SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{sha256_file(path)}") for path in joined]
+    whole = [
+        SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{content_hash(path, config.cache)}")
+        for path in joined
+    ]
     as_read = source.model_copy(update={"format": "jsonl", "origin": FilesOrigin(paths=[str(path) for path in joined])})
     return as_read, listing_of(whole, revision)
 
