@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import fcntl
+import json
 import logging
 import os
 import re
@@ -23,7 +24,9 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+import torch
 from streaming.base.constant import LOCALS, SHM_TO_CLEAN
+from streaming.base.distributed import barrier
 from streaming.base.shared import SharedMemory
 from streaming.base.shared.prefix import _get_path, _pack_locals, _unpack_locals
 from streaming.base.world import World
@@ -36,6 +39,9 @@ log = logging.getLogger(__name__)
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, where segments live by definition
 START_LOCK = "mixture_loader_start"
 PR_SET_PDEATHSIG = 1
+ANSWER_BYTES = 16384
+"""Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
+_kept: list[torch.Tensor] = []
 
 
 def remove_stale() -> list[int]:
@@ -98,23 +104,23 @@ def register(folders: Sequence[str], remotes: Sequence[str | None], world: World
     machine) settle on the same number. Every rank raises UserError when a live run uses one of the `folders` that
     cache a remote; `folders` and `remotes` are per stream.
     """
-    found: int | UserError | None = None
+    answer: dict[str, Any] = {"node": world.node}
     ownership: Ownership | None = None
     if world.is_local_leader:
         with _start_lock():
             try:
                 ownership = _lead(list(folders), list(remotes))
-                found = ownership.number
+                answer["number"] = ownership.number
             except UserError as error:
-                found = error
-    for node, result in _gather((world.node, found)):
-        if isinstance(result, UserError):
-            raise result
-        if node == world.node and result is not None and ownership is None:
-            segment = SharedMemory(_get_path(result, LOCALS), False)
-            ownership = Ownership(result, segment, leader=False)
+                answer["error"] = [error.what, error.fix]
+    for other in _gather(answer):
+        if "error" in other:
+            raise UserError(other["error"][0], fix=other["error"][1])
+        if other["node"] == world.node and "number" in other and ownership is None:
+            segment = SharedMemory(_get_path(other["number"], LOCALS), False)
+            ownership = Ownership(other["number"], segment, leader=False)
     # The leader may end at any time from here on, but not before everyone has joined.
-    _gather(None)
+    barrier()
     assert ownership is not None, "every node has a local leader"
     return ownership
 
@@ -169,12 +175,23 @@ def _hold(path: Path, *, create: bool) -> int:
     return fd
 
 
-def _gather(value: Any) -> list[Any]:
+def _gather(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every rank's answer (small, as JSON), in rank order.
+
+    Not all_gather_object, whose tensors a thread of gloo may be the last to hold: it then waits for the GIL to free
+    them, while destroy_process_group holds the GIL and waits for that thread. These tensors are never freed.
+    """
     if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
+        return [answer]
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    text = json.dumps(answer).encode()
+    if len(text) > ANSWER_BYTES:
+        raise ValueError(f"an answer of {len(text)} bytes")
+    mine = torch.tensor(list(text.ljust(ANSWER_BYTES)), dtype=torch.uint8, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    _kept.extend([mine, *everyone])
+    dist.all_gather(everyone, mine)
+    return [json.loads(bytes(each.tolist())) for each in everyone]
 
 
 @contextmanager
