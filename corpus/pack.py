@@ -48,7 +48,7 @@ class Packer:
         joined = np.concatenate([self.tail, ids]) if len(self.tail) else ids
         rows = len(joined) // self.row
         self.tail = joined[rows * self.row :].copy()
-        return joined[: rows * self.row].reshape(rows, self.row).astype(self.dtype)
+        return joined[: rows * self.row].reshape(rows, self.row).astype(self.dtype, copy=False)
 
 
 def join_tail(fragment: NDArray[np.uint32], boundary: Boundary, bos_id: int | None) -> tuple[NDArray[np.uint32], int]:

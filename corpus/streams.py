@@ -14,11 +14,10 @@ import numpy as np
 from corpus.errors import UserError
 from corpus.files import fsync_dir, publish_dir, sha256_file, write_json
 from corpus.manifest import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream, read_json
+from corpus.mds import INDEX_FILE, ShardWriter
 from corpus.pack import Packer, join_tail
 from corpus.pipeline.plan import TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.units import Unit
-
-INDEX_FILE = "index.json"
 
 
 def finished_units(plan: StreamPlan) -> set[int]:
@@ -100,21 +99,19 @@ def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]
 
     Returns its token counts (text 0, boundary: the marks added between fragments) and its number of samples.
     """
-    from corpus.pipeline.steps import shard_writer
-
     packer = Packer(plan.seq_len + 1, plan.dtype)
     beside = plan.folder / "work" / "tail"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     marks = samples = 0
-    with shard_writer(beside, plan.seq_len, plan.dtype) as writer:
+    with ShardWriter(beside, plan.seq_len, plan.dtype) as writer:
         for unit in units:
             stored = (plan.folder / "units" / f"{unit.unit:06d}" / TAIL_FILE).read_bytes()
             fragment, added = join_tail(np.frombuffer(stored, "<u4"), plan.boundary, plan.tokenizer.bos_id)
             marks += added
-            for row in packer.add(fragment):
-                writer.write({"ids": row})
-                samples += 1
+            rows = packer.add(fragment)
+            writer.write(rows)
+            samples += len(rows)
     shutil.rmtree(plan.folder / "tail", ignore_errors=True)
     publish_dir(beside, plan.folder / "tail")
     return Tokens(boundary=marks, written=samples * packer.row, remainder=len(packer.tail)), samples

@@ -7,7 +7,6 @@ the parent sees a worker vanish, ends that process group and starts the executor
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -15,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from corpus.errors import UserError
 from corpus.files import full_disk
 from corpus.pipeline import executors
-from corpus.pipeline.heartbeat import ParentBeat, Silence, WorkerBeat
+from corpus.pipeline.heartbeat import ParentBeat, Silence
+from corpus.pipeline.marks import OWNER, alive, die_with_parent
 
 if TYPE_CHECKING:
     from corpus.pipeline.steps import Job
@@ -36,8 +35,6 @@ MAX_RESTARTS = 3
 """Restarts in a row that finish no unit before the build gives up."""
 ROOM_FOR_A_REPORT = 1 << 18
 """Bytes: with less, workers that fail may not have been able to say why."""
-OWNER = "CORPUS_BUILD_OWNER"
-"""Environment variable with the process id whose death ends the workers."""
 
 
 @dataclass
@@ -171,7 +168,7 @@ class _Watcher:
     def _vanished(self, name: str, mark: Any) -> bool:
         """Whether a worker is gone, by its process id, or on a cluster by its silence (Slurm tells its end itself)."""
         if self.cluster is None:
-            return not _alive(mark)
+            return not alive(mark)
         return self.cluster.kind != "slurm" and self.silence.of(name, mark)
 
     def raise_failures(self) -> None:
@@ -194,43 +191,13 @@ class _Watcher:
         )
 
 
-class UnitMarks:
-    """Marks that tell the parent which unit this worker is on; also ends the worker when the parent is gone."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.folder, self.rank = folder, rank
-        self._mark = folder / f"running-{rank}"
-        self._beat = WorkerBeat(self._mark)
-
-    def __enter__(self) -> UnitMarks:
-        if self._beat.shared:
-            self._beat.start()
-        else:
-            _follow_owner()
-            self._mark.write_text(str(os.getpid()))
-        return self
-
-    def done(self, counts: list[int]) -> None:
-        """The unit is published."""
-        beside = self.folder / f"done-{self.rank}.tmp"
-        beside.write_text(json.dumps(counts))
-        os.replace(beside, self.folder / f"done-{self.rank}")
-
-    def __exit__(self, *exc: object) -> None:
-        self._beat.stop()
-        self._mark.unlink(missing_ok=True)
-
-
 def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> None:
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
     attempt = jobs_file.parent
-    _die_with_parent(int(os.environ[OWNER]))
+    die_with_parent(int(os.environ[OWNER]))
     if executors.saved(attempt) is None:
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
-        os.register_at_fork(after_in_child=functools.partial(_die_with_parent, os.getpid()))
-    if collect is None and executors.saved(attempt) is None:
-        import streaming  # noqa: F401  # seconds to import: once here, and the forked workers share it
-
+        os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
     from corpus.pipeline.plan import load_plan
     from corpus.pipeline.steps import Job, unit_pipeline
     from corpus.streams import finalise, missing_units
@@ -255,43 +222,6 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
         if not missing_units(plan, 0):
             with contextlib.suppress(UserError):  # the parent meets the same error, and reports it
                 finalise(plan)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies; end it now if that has happened."""
-    with contextlib.suppress(OSError, AttributeError):
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(3)
-
-
-_following = False
-
-
-def _follow_owner() -> None:
-    """Start, once per process, a thread that ends this worker when the build that owns it is gone."""
-    global _following
-    owner = int(os.environ.get(OWNER, "0"))
-    if _following or not owner:
-        return
-    _following = True
-
-    def follow() -> None:
-        while _alive(owner):
-            time.sleep(1)
-        os._exit(3)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in ("Z", "X")
 
 
 def _kill_group(pid: int) -> None:

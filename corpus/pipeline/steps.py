@@ -30,14 +30,14 @@ from corpus.cleaning.specs import CONTAMINATED, ExactDedupStep, MinhashStep
 from corpus.errors import UserError
 from corpus.files import atomic_write, full_disk, is_full, publish_dir
 from corpus.manifest import Documents, Tokens, UnitRecord
+from corpus.mds import ShardWriter
 from corpus.pack import Packer, with_boundaries
+from corpus.pipeline.marks import UnitMarks
 from corpus.pipeline.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
-from corpus.pipeline.run import UnitMarks
 from corpus.read import read_piece
 from corpus.tokenization.engine import ReferenceEngine, compare, load_engine, special_table
 from corpus.units import Unit
 
-SHARD_BYTES = 64 << 20
 BATCH_DOCUMENTS, BATCH_CHARS = 512, 2 << 20
 """A batch for the tokeniser is closed at either limit."""
 SHOWN_UNITS, SHOWN_DOCUMENTS, SHOWN_CHARS = 4, 3, 2000
@@ -296,6 +296,7 @@ class Tokenize(UnitStep):
         plan, unit = self.job(rank)
         engine = load_engine(plan.tokenizer_json, plan.engine)
         is_special = special_table(plan.tokenizer_json, plan.tokenizer.vocab_size)
+        lowest_special = int(np.argmax(is_special)) if is_special.any() else len(is_special)
         tally, tokenizer = self.tally, plan.tokenizer
         for texts, names, checked in _batches((entry.document for entry in data), plan.engine != ReferenceEngine.name):
             ids, lengths = engine.encode_batch(texts)
@@ -303,7 +304,8 @@ class Tokenize(UnitStep):
                 reference = load_engine(plan.tokenizer_json, ReferenceEngine.name)
                 where = [f"{plan.source_name}: {names[index]}" for index in checked]
                 compare(engine, reference, [texts[index] for index in checked], where)
-            if is_special[ids].any():
+            # Special ids are often the last of a vocabulary, above every id of text.
+            if len(ids) and ids.max() >= lowest_special and is_special[ids].any():
                 spelled = int(np.searchsorted(np.cumsum(lengths), np.flatnonzero(is_special[ids])[0], side="right"))
                 raise AssertionError(f"text encoded to a special token: {plan.source_name}: {names[spelled]}")
             tally.kept += len(texts)
@@ -386,11 +388,11 @@ class WriteShards(UnitStep):
 
     def _write(self, plan: StreamPlan, unit: Unit, data: Iterator[NDArray[np.uint32]], folder: Path) -> None:
         tally, packer = self.tally, Packer(plan.seq_len + 1, plan.dtype)
-        with shard_writer(folder, plan.seq_len, plan.dtype) as writer:
+        with ShardWriter(folder, plan.seq_len, plan.dtype) as writer:
             for ids in data:
-                for row in packer.add(ids):
-                    writer.write({"ids": row})
-                    tally.samples += 1
+                rows = packer.add(ids)
+                writer.write(rows)
+                tally.samples += len(rows)
                 if plan.token_limit is not None and tally.samples * packer.row >= plan.token_limit:
                     tally.full = True
         (folder / TAIL_FILE).write_bytes(packer.tail.astype("<u4").tobytes())
@@ -437,20 +439,6 @@ def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterat
             "traceback": traceback.format_exc(),
         }
         (step.jobs.parent / f"failed-{rank}.json").write_text(json.dumps(report))
-
-
-def shard_writer(folder: Path, seq_len: int, dtype: str) -> Any:
-    """A streaming MDSWriter for samples of seq_len + 1 ids: zstd shards, an xxh64 hash of each in index.json."""
-    from streaming import MDSWriter
-
-    return MDSWriter(
-        out=str(folder),
-        columns={"ids": f"ndarray:{dtype}:{seq_len + 1}"},
-        compression="zstd",
-        hashes=["xxh64"],
-        size_limit=SHARD_BYTES,
-        exist_ok=False,
-    )
 
 
 def unit_pipeline(jobs: Path, collect: int | None) -> list[PipelineStep]:

@@ -53,7 +53,8 @@ class TokenBytes:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.byte_level = "ByteLevel" in json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+        # The decoder alone as JSON: the whole tokenizer takes a second.
+        self.byte_level = tokenizer.decoder is not None and b"ByteLevel" in tokenizer.decoder.__getstate__()
         self._table = _byte_alphabet() if self.byte_level else {}
 
     def __call__(self, token_id: int) -> bytes:

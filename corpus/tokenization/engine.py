@@ -11,12 +11,13 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from corpus.errors import UserError
@@ -51,7 +52,8 @@ CHECK_FILE = "engine-check.json"
 SCANNED = ((0, 0x20000), (0x2A6D0, 0x34000), (0xE0000, 0xE0200))
 """Code points looked at: planes 0 and 1, the ends of the ideographs, and the tags."""
 MOST_ODD = 2000
-"""More characters than this on which the engines differ, and the fast one does not support the tokenizer."""
+"""More characters than this on which the engines differ, or an ASCII one, and the fast one cannot be used."""
+ASCII = bytes(range(128))
 
 
 class Engine(Protocol):
@@ -105,10 +107,15 @@ class FastEngine:
         offsets = np.asarray(rows.layout.offsets.data, dtype=np.int64)
         ids = np.asarray(rows.layout.content.data, dtype=np.uint32)
         if self._odd is not None:
-            odd = [index for index, text in enumerate(texts) if not text.isascii() and self._odd.search(text)]
+            odd = [index for index, text in enumerate(texts) if not text.isascii() and self._has_odd(text)]
             if odd:
                 return self._spliced(texts, odd, ids, offsets)
         return ids[offsets[0] : offsets[-1]], np.diff(offsets)
+
+    def _has_odd(self, text: str) -> bool:
+        assert self._odd is not None
+        # Without its ASCII, of which none is odd, little is left of most texts, and the search is far slower than this.
+        return self._odd.search(text.encode().translate(None, ASCII).decode()) is not None
 
     def _spliced(
         self, texts: Sequence[str], odd: list[int], ids: Ids, offsets: NDArray[np.int64]
@@ -141,17 +148,18 @@ def _differing(fast: Engine, reference: Engine, groups: list[str]) -> list[str]:
     return [group for group, ours, theirs in zip(groups, *rows, strict=True) if not np.array_equal(ours, theirs)]
 
 
+@functools.lru_cache(maxsize=1)  # both engines ask for the same one
 def without_special_tokens(tokenizer_json: str) -> str:
     """The tokenizer as JSON with special added tokens, post-processing, truncation and padding removed."""
-    data = json.loads(tokenizer_json)
+    data = orjson.loads(tokenizer_json)
     data["added_tokens"] = [token for token in data.get("added_tokens") or [] if not token.get("special")]
     data["post_processor"] = data["truncation"] = data["padding"] = None
-    return json.dumps(data, ensure_ascii=False)
+    return orjson.dumps(data).decode()
 
 
 def special_ids(tokenizer_json: str) -> list[int]:
     """Ids that text must never produce."""
-    data = json.loads(tokenizer_json)
+    data = orjson.loads(tokenizer_json)
     return sorted(int(token["id"]) for token in data.get("added_tokens") or [] if token.get("special"))
 
 
@@ -168,7 +176,7 @@ def load_engine(path: Path, name: str) -> Engine:
 def special_table(path: Path, vocab_size: int) -> NDArray[np.bool_]:
     """Truth table over ids: is it a special token?"""
     table = np.zeros(vocab_size, np.bool_)
-    table[special_ids(path.read_text(encoding="utf-8"))] = True
+    table[check_engine(path).specials] = True
     return table
 
 
@@ -182,6 +190,8 @@ class EngineCheck:
     """Why the fast engine cannot be used; None when it can."""
     leak: str | None
     """A text that the tokenizer itself turns into a special token; None when it has none."""
+    specials: list[int]
+    """Ids of the special tokens."""
 
 
 def check_engine(path: Path) -> EngineCheck:
@@ -194,7 +204,7 @@ def check_engine(path: Path) -> EngineCheck:
     if facts.is_file():
         known = json.loads(facts.read_bytes())
         if known["versions"] == versions:
-            return EngineCheck(known["odd"], known["refusal"], known["leak"])
+            return EngineCheck(known["odd"], known["refusal"], known["leak"], known["specials"])
     text = path.read_text(encoding="utf-8")
     odd, refusal = "", None
     reference, texts = ReferenceEngine(text), TRICKY + special_spellings(path)
@@ -204,14 +214,15 @@ def check_engine(path: Path) -> EngineCheck:
         fast = FastEngine(text)
         compare(fast, reference, texts, [f"built-in text {number}" for number in range(len(texts))])
         odd = _odd_characters(fast, reference)
-        if len(odd) > MOST_ODD:
+        if len(odd) > MOST_ODD or any(map(str.isascii, odd)):
             odd, refusal = "", f"it splits text differently around {len(odd)} characters"
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a refusal may be of any type; a panic in Rust code is no Exception
         refusal = " ".join(str(error).split())[:200]
-    write_json(facts, {"versions": versions, "odd": odd, "refusal": refusal, "leak": leak})
-    return EngineCheck(odd, refusal, leak)
+    check = EngineCheck(odd, refusal, leak, specials)
+    write_json(facts, {"versions": versions, **asdict(check)})
+    return check
 
 
 def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
@@ -242,7 +253,7 @@ def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
 
 def special_spellings(path: Path) -> list[str]:
     """The text of every special token of a tokenizer.json, each inside ordinary words."""
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    data: dict[str, Any] = orjson.loads(path.read_bytes())
     specials = [token["content"] for token in data.get("added_tokens") or [] if token.get("special")]
     return [f"a {content} b{content}" for content in specials]
 

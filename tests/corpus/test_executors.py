@@ -100,7 +100,7 @@ def test_options_are_checked_before_any_work(small: tuple[Path, dict[str, str]],
 def test_a_worker_lives_as_long_as_its_build_gives_signs_of_life(tmp_path: Path) -> None:
     build_side = ParentBeat(tmp_path, lost_after=1.2)
     code = (
-        "import time, pathlib; from corpus.pipeline.run import UnitMarks\n"
+        "import time, pathlib; from corpus.pipeline.marks import UnitMarks\n"
         f"with UnitMarks(pathlib.Path({str(tmp_path)!r}), 0): time.sleep(60)"
     )
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment())
