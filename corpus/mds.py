@@ -61,9 +61,8 @@ class ShardWriter:
     def _flush(self) -> None:
         head = 4 + 4 * (self._samples + 1) + len(self._config_data)
         offsets = head + self._row_bytes * np.arange(self._samples + 1)
-        raw = b"".join([
-            np.uint32(self._samples).tobytes(), offsets.astype(np.uint32).tobytes(), self._config_data, *self._blocks,
-        ])  # fmt: skip
+        parts = [np.uint32(self._samples).tobytes(), offsets.astype(np.uint32).tobytes(), self._config_data]
+        raw = b"".join([*parts, *(block.data for block in self._blocks)])
         compressed = self._compressor.compress(raw)
         name = f"shard.{len(self._shards):05d}.mds"
         (self._folder / f"{name}.zstd").write_bytes(compressed)
