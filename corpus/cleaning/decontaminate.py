@@ -31,8 +31,10 @@ BITS_PER_NGRAM = 16
 Words = NDArray[np.uint32]
 Positions = NDArray[np.intp]
 
-_CHAR_BASE, _WORD_BASE = 0x9E3779B5, 0x85EBCA6D
-"""Odd bases, 5 modulo 8, so that their powers modulo 2**32 have the longest possible period."""
+_BASE = 0x85EBCA6D
+"""Odd, 5 modulo 8, so that its powers modulo 2**32 have the longest possible period."""
+_LOW_BITS, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+"""The lowest and the highest bit of each of eight bytes."""
 
 
 class Hit(NamedTuple):
@@ -72,23 +74,57 @@ def normalise(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _char_table() -> Words:
-    """A random-looking non-zero number for every code point that is part of a word, equal for those that fold alike."""
-    codes = np.fromiter(map(_fold, range(0x110000)), np.uint64, 0x110000)
-    mixed = codes * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    return np.where(codes == 0, 0, (mixed >> np.uint64(32)) | np.uint64(1)).astype(np.uint32)
+def _byte_table() -> NDArray[np.uint8]:
+    """A byte for every code point: ASCII letters and digits stand for themselves, lower-cased; 0 separates words.
+
+    Other characters of words share the bytes from 128 on, equal for those that fold alike.
+    """
+    codes = np.fromiter(map(_fold, range(0x110000)), np.uint32, 0x110000)
+    mixed = (codes * np.uint32(0x9E3779B1)) >> np.uint32(25) | np.uint32(0x80)
+    return np.where(codes < 0x80, codes, mixed).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=2)
-def _powers(base: int) -> tuple[Words, Words]:
-    """Powers of a base and of its inverse, modulo 2**32, enough for a piece."""
+@functools.lru_cache(maxsize=1)
+def _powers() -> tuple[Words, Words]:
+    """Powers of the base and of its inverse, modulo 2**32, enough for a piece."""
     tables = []
-    for factor in (base, pow(base, -1, 1 << 32)):
-        table = np.full(PIECE_CHARS + 2, factor, np.uint32)
+    for factor in (_BASE, pow(_BASE, -1, 1 << 32)):
+        table = np.full(PIECE_CHARS // 2 + 2, factor, np.uint32)
         table[0] = 1
         tables.append(np.multiply.accumulate(table, dtype=np.uint32))
     return tables[0], tables[1]
+
+
+def _word_bytes(text: str) -> NDArray[np.uint8]:
+    """The bytes of _byte_table, one per character, and zeros to a multiple of eight with at least eight of them."""
+    padding = 16 - len(text) % 8
+    if text.isascii():
+        return np.frombuffer(text.encode().translate(_byte_table()[:256].tobytes()) + bytes(padding), np.uint8)
+    values = np.zeros(len(text) + padding, np.uint8)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    _byte_table().take(codes, out=values[: len(text)], mode="clip")  # any other mode takes twice as long
+    return values
+
+
+def _words(values: NDArray[np.uint8]) -> tuple[Positions, Words]:
+    """(where each word starts, a hash of it) from _word_bytes.
+
+    The hash is of its first eight bytes alone. Other words may share it; hits are confirmed later.
+    """
+    inside = np.zeros(len(values) + 1, np.bool_)
+    np.not_equal(values, 0, out=inside[1:])
+    starts = np.flatnonzero(inside[1:] > inside[:-1])
+    # The eight bytes from any place, out of the two aligned numbers they lie in.
+    aligned, whole = values.view("<u8"), starts >> 3
+    shift = ((starts & 7) << 3).view(np.uint64)
+    first = aligned.take(whole) >> shift
+    first |= (aligned.take(whole + 1) << np.uint64(1)) << (np.uint64(63) - shift)
+    # The highest bit of the lowest byte that is zero, if one is; then everything below that byte.
+    zero = (first - _LOW_BITS) & ~first & _HIGH_BITS
+    zero &= ~zero + np.uint64(1)
+    first &= (zero >> np.uint64(7)) - np.uint64(1)
+    first *= np.uint64(0x9E3779B97F4A7C15)
+    return starts, (first >> np.uint64(32)).astype(np.uint32)
 
 
 def _ngrams(text: str, ngram: int) -> tuple[Positions, Words]:
@@ -96,23 +132,13 @@ def _ngrams(text: str, ngram: int) -> tuple[Positions, Words]:
 
     Starts in characters, then the text's length as one more; there are len(starts) - ngram hashes, or none.
     """
-    if text.isascii():
-        values = _char_table()[:128].take(np.frombuffer(text.encode("ascii"), np.uint8))
-    else:
-        values = _char_table().take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4"))
-    inside = np.zeros(len(values) + 1, np.bool_)
-    np.not_equal(values, 0, out=inside[1:])
-    starts = np.append(np.flatnonzero(inside[1:] > inside[:-1]), len(values))
+    starts, words = _words(_word_bytes(text))
+    starts = np.append(starts, len(text))
     count = len(starts) - ngram
     if count <= 0:
         return starts, np.empty(0, np.uint32)
-    # A word's hash is the difference of two prefix sums, divided by the power at its start; likewise an n-gram's.
-    # What separates words adds nothing to the sums.
-    power, inverse = _powers(_CHAR_BASE)
-    sums = _prefix_sums(values, power)[starts]
-    words = (sums[1:] - sums[:-1]) * inverse[starts[:-1]]
-    words ^= words >> np.uint32(15)
-    power, inverse = _powers(_WORD_BASE)
+    # The difference of two prefix sums, divided by the power at its start.
+    power, inverse = _powers()
     sums = _prefix_sums(words, power)
     return starts, (sums[ngram:] - sums[:count]) * inverse[:count]
 
