@@ -11,20 +11,15 @@ Rates are input bytes (UTF-8 text) over wall seconds of whole processes, interpr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import yaml
-
+from benchmarks.builds import SEQ_LEN, build_command, timed, write_jsonl, write_recipe
 from benchmarks.common import code_documents, show
-
-SEQ_LEN = 2048
 
 
 def main() -> None:
@@ -51,12 +46,8 @@ def compare(args: argparse.Namespace, work: Path) -> None:
     inputs = {}
     for name, megabytes in (("big", args.megabytes), ("small", args.slow_megabytes)):
         inputs[name] = work / f"{name}.jsonl"
-        with inputs[name].open("w", encoding="utf-8") as file:
-            for text in code_documents(megabytes * 1_000_000):
-                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    recipe = work / "bench.yaml"
-    recipe.write_text(yaml.safe_dump(_recipe(inputs["big"])))
-    build = [sys.executable, "-m", "corpus.build", str(recipe), "--out", str(work / "data")]
+        write_jsonl(inputs[name], code_documents(megabytes * 1_000_000))
+    build = build_command(write_recipe(work / "bench.yaml", [inputs["big"]]), work / "data")
     # The tokenizer is converted once per data folder; that is set-up, not building.
     subprocess.run([*build, "--dry-run"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     tokenizer = work / "data" / "tokenizers" / "llama3" / "tokenizer.json"
@@ -65,7 +56,7 @@ def compare(args: argparse.Namespace, work: Path) -> None:
     for workers in sorted({1, args.workers}):
         shutil.rmtree(work / "data" / "streams", ignore_errors=True)
         name = f"ours, {workers} worker{'s' * (workers > 1)}"
-        seconds[name] = (_timed([*build, "--workers", str(workers)]), args.megabytes)
+        seconds[name] = (*timed([*build, "--workers", str(workers)]), args.megabytes)
     for name, run, size, workers in (
         ("bare loop, 1 process", "bare", "big", 1),
         ("tokenizers + MDSWriter, 1 process", "tokenizers", "small", 1),
@@ -75,51 +66,17 @@ def compare(args: argparse.Namespace, work: Path) -> None:
             sys.executable, "-m", "benchmarks.build", "--run", run, "--input", str(inputs[size]),
             "--tokenizer", str(tokenizer), "--work", str(work / run), "--workers", str(workers),
         ]  # fmt: skip
-        seconds[name] = (_timed(command), args.megabytes if size == "big" else args.slow_megabytes)
-    slowest = min(megabytes / wall for wall, megabytes in seconds.values())
-    bare = next(megabytes / wall for name, (wall, megabytes) in seconds.items() if name.startswith("bare"))
-    for name, (wall, megabytes) in seconds.items():
-        rate = megabytes / wall
-        rows.append((name, megabytes, wall, rate, rate / bare, rate / slowest))
+        seconds[name] = (*timed(command), args.megabytes if size == "big" else args.slow_megabytes)
+    rates = {name: megabytes / wall for name, (wall, _, megabytes) in seconds.items()}
+    bare, datatrove = (next(rate for name, rate in rates.items() if name.startswith(w)) for w in ("bare", "datatrove"))
+    for name, (wall, cpu, megabytes) in seconds.items():
+        rows.append((name, megabytes, wall, cpu, rates[name], rates[name] / bare, rates[name] / datatrove))
     show(
         "From JSON lines of code to packed tokens (Llama 3 tokenizer)",
-        ("way", "MB", "seconds", "MB/s", "x bare loop", "x slowest"),
+        ("way", "MB", "seconds", "CPU s", "MB/s", "x bare loop", "x datatrove"),
         rows,
         args.out,
     )
-
-
-def _timed(command: list[str]) -> float:
-    started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
-
-
-def _recipe(path: Path) -> dict[str, object]:
-    return {
-        "name": "bench",
-        "family": "bench",
-        "phase": "bench",
-        "summary": "benchmark",
-        "tokenizer": {"kind": "llama-models", "name": "llama3"},
-        "seq_len": SEQ_LEN,
-        "boundary": "bos",
-        "tokens": SEQ_LEN * 8,
-        "mixture": {"code": {"source": "code", "weight": 1.0}},
-        "sources": {
-            "code": {
-                "title": "code",
-                "origin": {"kind": "files", "paths": [str(path)]},
-                "adapter": {"shape": "field", "field": "text"},
-                "licence": "PSF-2.0",
-            }
-        },
-        "training": {
-            "global_batch": 8,
-            "optimizer": {"lr": 1e-3},
-            "schedule": {"kind": "linear", "warmup_steps": 0, "final_fraction": 0.1},
-        },
-    }
 
 
 def bare_loop(args: argparse.Namespace) -> None:

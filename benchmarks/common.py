@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -46,28 +47,39 @@ def _lines(path: str) -> list[str]:
 
 
 def code_documents(total_bytes: int, seed: int = 0) -> Iterator[str]:
-    """Real source code (this Python's standard library), again and again with its lines cut at other places.
+    """Real source code: the modules of this Python and of its installed packages, each once, in random order.
 
-    Later rounds start each file at a random line, so that no cache sees the same document twice.
+    Should they not suffice, later rounds start each file at a random line, so that no document comes twice.
     """
     rng = random.Random(seed)
-    library = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(path for path in library.rglob("*.py") if "site-packages" not in path.parts)
-    texts = []
-    for path in files:
-        try:
-            texts.append(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            continue
+    paths = sysconfig.get_paths()
+    files = sorted({path for key in ("stdlib", "purelib") for path in Path(paths[key]).rglob("*.py")})
+    rng.shuffle(files)
     left = total_bytes
-    while left > 0:
-        for text in texts:
-            start = text.find("\n", rng.randrange(max(1, len(text) // 2))) + 1
-            piece = text[start : start + 20_000]
-            if not piece:
+    for again in itertools.count():
+        for path in files:
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
                 continue
-            left -= len(piece)
-            yield piece
+            if again:
+                text = text[text.find("\n", rng.randrange(max(1, len(text) // 2))) + 1 :]
+            if text:
+                left -= len(text)
+                yield text
+            if left <= 0:
+                return
+
+
+def prose_documents(total_bytes: int) -> Iterator[str]:
+    """English prose: the licences of the installed packages, again and again, each time with another first line."""
+    found = {path.read_bytes() for path in Path(sysconfig.get_paths()["purelib"]).rglob("LICENSE*") if path.is_file()}
+    left = total_bytes
+    for again in itertools.count(1):
+        for data in sorted(found):
+            text = f"This licence is read for the {again}th time.\n\n{data.decode(errors='ignore')}"
+            left -= len(text)
+            yield text
             if left <= 0:
                 return
 

@@ -241,9 +241,9 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     needed = sources if recipe.tokenizer.kind == "train" or any(s.corpus_wide for s in recipe.cleaning) else wanted
     cleaning = [cast("CleaningStep", step.at(config.base_dir)) for step in recipe.cleaning]
     evaluations = {f"evaluation set {name}": source for name, source in evaluation_sets(cleaning).items()}
-    preflight({**all_origins(needed), **evaluations}, config)
+    listings = preflight({**all_origins(needed), **evaluations}, config)
     cleaning = [evaluation_files(step, config, data, say) for step in cleaning]
-    inputs = {name: source_inputs(source, config, data, say) for name, source in needed.items()}
+    inputs = {name: source_inputs(source, listings[name], config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
     engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
     if note:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
-from corpus.acquire.local import content_hash
+from corpus.acquire.hashes import contents
 from corpus.acquire.models import listing_of
 from corpus.acquire.remote import is_remote
 from corpus.catalogue import load_evaluations
@@ -20,16 +20,16 @@ from corpus.prepare import input_origins, prepare
 
 
 def source_inputs(
-    source: Source, config: AcquireConfig, data: Path, say: Callable[[str], None]
+    source: Source, listing: Listing, config: AcquireConfig, data: Path, say: Callable[[str], None]
 ) -> tuple[Source, Listing]:
-    """A source as the builder reads it, and its files.
+    """A source as the builder reads it, and its files; ``listing`` holds those it has at its origin.
 
     A source with a `prepare` step is downloaded and joined first: it comes back as local JSON lines, whose
     revision is that of everything that went into the join.
     """
-    listing = list_files(source, config)
     if not listing.files:
         raise UserError("its patterns match no files", where=f"source '{source.title}'")
+    _check_format(source, listing)
     if source.prepare is None:
         return source, listing
     parts = [("", source, listing)]
@@ -59,11 +59,22 @@ def source_inputs(
         for file in held.files:
             release(part, file, config)
     whole = [
-        SourceFile(path.name, str(path), path.stat().st_size, f"sha256:{content_hash(path, config.cache)}")
-        for path in joined
+        SourceFile(path.name, str(path), content.size, f"sha256:{content.sha256}")
+        for path, content in zip(joined, contents(joined, config.cache), strict=True)
     ]
     as_read = source.model_copy(update={"format": "jsonl", "origin": FilesOrigin(paths=[str(path) for path in joined])})
     return as_read, listing_of(whole, revision)
+
+
+def _check_format(source: Source, listing: Listing) -> None:
+    for file in listing.files:
+        if file.name.endswith(".parquet") != (source.format == "parquet"):
+            wanted = "parquet" if file.name.endswith(".parquet") else "jsonl or text"
+            raise UserError(
+                f"{file.name} cannot be of the format '{source.format}'",
+                where=f"source '{source.title}'",
+                fix=f"Set its `format` to {wanted}, or narrow its patterns to files of one format.",
+            )
 
 
 def all_origins(sources: dict[str, Source]) -> dict[str, Source]:

@@ -18,8 +18,11 @@ from corpus.errors import UserError
 from corpus.units import WHOLE
 
 BLOCK = 4 << 20
-MAX_RECORD_BYTES = 128 << 20
-"""A longer record is dropped under `too_large` without being held in memory."""
+MAX_RECORD_BYTES = 64 << 20
+"""A longer record is dropped under `too_large` without being held in memory.
+
+One character beyond U+FFFF makes Python hold four bytes for each of a text: this keeps a worker under 1.5 GB.
+"""
 ZSTD_PIECE = 2 << 10
 """Compressed bytes unpacked at a time: zstd makes 32 KiB of one byte at most, so this bounds memory at 64 MiB."""
 BATCH_ROWS, BATCH_BYTES = 1024, 64 << 20

@@ -11,6 +11,8 @@ from corpus.acquire import SourceFile
 MAX_FILES_PER_UNIT = 4096
 """Tiny files are grouped until a unit has its bytes or this many files."""
 COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
+EXPANSION = 4
+"""Compressed files count for so many times their bytes when small ones are grouped: about the text in them."""
 WHOLE = -1
 """End of a piece that is a whole file."""
 
@@ -49,7 +51,7 @@ def splittable(file: SourceFile, file_format: str) -> bool:
 def plan_units(
     files: list[SourceFile], file_format: str, unit_bytes: int, sample_seed: int | None = None
 ) -> list[Unit]:
-    """Slice files (in name order) into units of about ``unit_bytes`` stored bytes.
+    """Slice files (in name order) into units of about ``unit_bytes`` stored bytes, fewer where they are compressed.
 
     The plan depends on names and sizes only, never on workers. With ``sample_seed`` the units are put into a seeded
     order, so that a build of the first few is a fair sample of the source.
@@ -64,6 +66,7 @@ def plan_units(
             cuts = [size * part // parts for part in range(parts + 1)]
             groups += [[Piece(file.name, low, high)] for low, high in itertools.pairwise(cuts)]
             continue
+        size *= EXPANSION if file_format == "parquet" or file.name.endswith(COMPRESSED) else 1
         if open_group and (open_bytes + size > unit_bytes or len(open_group) >= MAX_FILES_PER_UNIT):
             groups.append(open_group)
             open_group, open_bytes = [], 0

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from corpus.acquire import http, hub, objects, urls
 from corpus.acquire.listing import list_files
-from corpus.acquire.models import AcquireConfig, CheckResult, SourceFile
+from corpus.acquire.models import AcquireConfig, CheckResult, Listing, SourceFile
 from corpus.acquire.remote import access_fix, entry, is_remote
 from corpus.acquire.transfer import AccessDenied, retrying
 from corpus.catalogue.models import HubOrigin, Source, UrlsOrigin
@@ -33,7 +33,7 @@ def _check(source: Source, config: AcquireConfig, *, local_is_enough: bool) -> C
         return CheckResult(True, True, files, size, error.what, error.fix or access_fix(source))
     except UserError as error:
         return CheckResult(False, False, files, size, error.what, error.fix)
-    return CheckResult(True, False, files, size, None, None)
+    return CheckResult(True, False, files, size, None, None, listing)
 
 
 def _touch(source: Source, file: SourceFile, where: str) -> None:
@@ -48,8 +48,11 @@ def _touch(source: Source, file: SourceFile, where: str) -> None:
             pass
 
 
-def preflight(sources: dict[str, Source], config: AcquireConfig) -> None:
-    """List and try all sources at once; raises one UserError that names every source that cannot be read, and why."""
+def preflight(sources: dict[str, Source], config: AcquireConfig) -> dict[str, Listing]:
+    """List and try all sources at once; the files of each.
+
+    Raises one UserError that names every source that cannot be read, and why.
+    """
     with ThreadPoolExecutor(8) as pool:
         results = dict(
             zip(
@@ -60,7 +63,7 @@ def preflight(sources: dict[str, Source], config: AcquireConfig) -> None:
         )
     failed = {name: result for name, result in results.items() if result.problem is not None}
     if not failed:
-        return
+        return {name: result.listing for name, result in results.items() if result.listing is not None}
     parts = []
     for name, result in failed.items():
         # How to log in is said once, at the end.

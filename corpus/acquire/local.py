@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
+from corpus.acquire.hashes import contents
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import inside, is_glob, safe_name, select, static_prefix
 from corpus.catalogue.models import FilesOrigin, HubOrigin, S3Origin
 from corpus.errors import UserError
-
-HASHERS = 4
-"""Files hashed at once: reading a large local corpus is the slowest part of listing it."""
 
 
 def list_local(origin: FilesOrigin, config: AcquireConfig, where: str) -> Listing:
@@ -25,40 +19,56 @@ def list_local(origin: FilesOrigin, config: AcquireConfig, where: str) -> Listin
 
     Absolute patterns get names relative to the folder they have in common, so that no name tells of this machine.
     """
-    matches: dict[Path, Path] = {}  # resolved -> as matched
+    matches: dict[str, Path] = {}  # real path -> as matched
+    real = _RealPaths()
     outside: list[Path] = []
     base = config.base_dir.absolute()
     for pattern in origin.paths:
-        root, found = _matches(pattern, base, where)
+        root, found = _matches(pattern, base, real, where)
         if not root.is_relative_to(base):
             outside.append(root)
         for path in found:
-            matches.setdefault(path.resolve(), path)
+            matches.setdefault(real.of(path), path)
     common = Path(os.path.commonpath(outside)) if outside else base
     files: dict[str, SourceFile] = {}
-    with ThreadPoolExecutor(HASHERS) as pool:
-        digests = list(pool.map(lambda path: content_hash(path, config.cache), matches.values()))
-    for path, digest in zip(matches.values(), digests, strict=True):
+    paths = list(matches.values())
+    for path, content in zip(paths, contents(paths, config.cache), strict=True):
         name = path.relative_to(base if path.is_relative_to(base) else common).as_posix()
         if name in files:
             raise UserError(f"two files would be called {name}", where=where, fix="Put them under one folder.")
-        files[name] = SourceFile(safe_name(name, where), str(path), path.stat().st_size, f"sha256:{digest}")
+        files[name] = SourceFile(safe_name(name, where), str(path), content.size, f"sha256:{content.sha256}")
     return listing_of(files.values())
 
 
-def _matches(pattern: str, base: Path, where: str) -> tuple[Path, list[Path]]:
+class _RealPaths:
+    """Paths with their symlinks resolved; each folder's is looked up once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The real path of a file."""
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            folder = self._folders[path.parent] = os.path.realpath(path.parent)
+        return os.path.join(folder, path.name)
+
+
+def _matches(pattern: str, base: Path, real: _RealPaths, where: str) -> tuple[Path, list[Path]]:
     """The folder a pattern starts in, and the files it matches, none of them outside that folder."""
     if "\0" in pattern or ".." in pattern.split("/"):
         raise UserError(f"the glob {pattern!a} has a '..' or NUL in it", where=where, fix="Use an absolute path.")
     root = base / static_prefix(pattern)
     rest = (base / pattern).relative_to(root).as_posix()
     found: list[Path] = []
-    home = root.resolve()
+    home = os.path.join(os.path.realpath(root), "")
     for name in sorted(glob.iglob(rest, root_dir=root, recursive=True), key=lambda name: (len(name), name)):
         path = root / name
         if not path.is_file():
             continue
-        if is_glob(pattern) and not path.resolve().is_relative_to(home):
+        if is_glob(pattern) and not real.of(path).startswith(home):
             raise UserError(
                 f"{name} is a symlink that leads out of {root}",
                 where=where,
@@ -68,27 +78,6 @@ def _matches(pattern: str, base: Path, where: str) -> tuple[Path, list[Path]]:
     if not found:
         raise UserError(f"no file matches {pattern!r}", where=where, fix=f"Looked in {root}.")
     return root, found
-
-
-def content_hash(path: Path, cache: Path) -> str:
-    """SHA-256 of a file in hex, remembered under ``cache`` until the file's size, time or inode changes."""
-    entry = cache / "hashes" / f"{short_hash(str(path.absolute()))}.json"
-    try:
-        stat = path.stat()
-        identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = read_json(entry)
-        if isinstance(known, dict) and known.get("identity") == identity:
-            return str(known["sha256"])
-        whole = hashlib.sha256()
-        with open(path, "rb") as stream:
-            while chunk := stream.read(CHUNK):
-                whole.update(chunk)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    # A file still being written could change again within the clock's resolution and keep this identity.
-    if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-        write_json(entry, {"identity": identity, "sha256": whole.hexdigest()})
-    return whole.hexdigest()
 
 
 def list_mirror(origin: HubOrigin | S3Origin, config: AcquireConfig, where: str) -> Listing:

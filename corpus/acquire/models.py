@@ -73,6 +73,8 @@ class CheckResult:
     problem: str | None
     """Why the source cannot be read; None when it can."""
     fix: str | None
+    listing: Listing | None = None
+    """Its files, where they could be listed."""
 
 
 def listing_of(files: Iterable[SourceFile], revision: str | None = None) -> Listing:

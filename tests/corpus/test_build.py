@@ -232,6 +232,10 @@ def test_user_mistakes_are_one_line_each(make_recipe: MakeRecipe, tmp_path: Path
     tiny = recipe_dict({"tiny": ["tiny.jsonl"], "a": ["a.jsonl"]})
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     assert "less than one sample" in error_of(tmp_path / "tiny.yaml")
+    (tmp_path / "tiny.parquet").write_bytes(b"")
+    tiny["sources"]["tiny"]["origin"]["paths"] = ["tiny.parquet"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    assert "tiny.parquet cannot be of the format 'jsonl'. Set its `format`" in error_of(tmp_path / "tiny.yaml")
 
 
 def test_malformed_records_fail_the_build_when_asked(make_recipe: MakeRecipe, tmp_path: Path) -> None:

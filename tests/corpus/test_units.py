@@ -57,3 +57,9 @@ def test_seeded_order_is_a_permutation_of_the_same_pieces() -> None:
     seeded = plan_units(files, "jsonl", 500, sample_seed=1)
     assert {u.pieces for u in plain} == {u.pieces for u in seeded}
     assert [u.pieces for u in plain] != [u.pieces for u in seeded]
+
+
+def test_small_compressed_files_are_grouped_by_the_text_in_them() -> None:
+    files = {name: [SourceFile(f"{part}.{name}", "", 30, None) for part in range(8)] for name in ("jsonl", "jsonl.zst")}
+    assert [len(unit.pieces) for unit in plan_units(files["jsonl"], "jsonl", 120)] == [4, 4]
+    assert [len(unit.pieces) for unit in plan_units(files["jsonl.zst"], "jsonl", 240)] == [2, 2, 2, 2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from corpus import embedded
-from corpus.acquire import AcquireConfig, check, fetch, list_files, release
+from corpus.acquire import AcquireConfig, check, fetch, hashes, list_files, release
 from corpus.acquire.names import glob_regex, safe_name, select
 from corpus.catalogue.models import EmbeddedOrigin, FilesOrigin, HubOrigin, S3Origin, UrlsOrigin
 from corpus.errors import UserError
@@ -58,9 +58,21 @@ def test_a_rewritten_file_of_the_same_size_is_noticed(tmp_path, config, make_sou
     first = list_files(source, config)
     path.write_bytes(b"two")
     assert list_files(source, config).revision != first.revision
+    assert list_files(source, config).files[0].digest == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
     path.write_bytes(b"longer")
     with pytest.raises(UserError, match="6 bytes, but had 3"):
         fetch(source, first, first.files[0], config)
+
+
+def test_files_are_hashed_once_whatever_else_is_listed_in_their_folder(tmp_path, config, make_source, monkeypatch):
+    for name in ("a", "b", "c"):
+        os.utime(write(tmp_path / f"{name}.jsonl", name.encode()), (1_000_000_000, 1_000_000_000))
+    hashed: list[str] = []
+    real = hashes._sha256
+    monkeypatch.setattr(hashes, "_sha256", lambda path: (hashed.append(path.name), real(path))[1])
+    for pattern in ("a.jsonl", "[bc].jsonl", "*.jsonl"):
+        list_files(make_source(FilesOrigin(paths=[pattern])), config)
+    assert sorted(hashed) == ["a.jsonl", "b.jsonl", "c.jsonl"]
 
 
 @pytest.mark.parametrize(

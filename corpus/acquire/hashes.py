@@ -1,0 +1,88 @@
+"""SHA-256 of local files, remembered until a file's size, time or inode changes: one note per folder of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
+from corpus.errors import UserError
+
+HASHERS = 4
+"""Files hashed at once: reading a large local corpus is the slowest part of listing it."""
+SAVE_SECONDS = 10.0
+"""Between two savings of what is hashed, so that little is read again after an interruption."""
+SETTLED_NS = 2_000_000_000
+"""A file younger than this could change again within its clock's resolution; it is not remembered."""
+
+
+class Content(NamedTuple):
+    """What is known of a file's content."""
+
+    size: int
+    sha256: str
+    """In hex."""
+
+
+def contents(paths: Sequence[Path], cache: Path) -> list[Content]:
+    """Size and SHA-256 of each file; notes are kept under ``cache``. Raises UserError when one cannot be read."""
+    by_folder: defaultdict[str, list[int]] = defaultdict(list)
+    for place, path in enumerate(paths):
+        by_folder[os.path.dirname(os.path.abspath(path))].append(place)
+    found: dict[int, Content] = {}
+    for folder, places in by_folder.items():
+        folder_contents = _in_folder(folder, [paths[place] for place in places], cache)
+        found.update(zip(places, folder_contents, strict=True))
+    return [found[place] for place in range(len(paths))]
+
+
+def _in_folder(folder: str, paths: Sequence[Path], cache: Path) -> list[Content]:
+    note = cache / "hashes" / f"{short_hash(folder)}.json"
+    known = read_json(note)
+    known = known if isinstance(known, dict) else {}
+    identities = [_identity(path) for path in paths]
+    new = [
+        place
+        for place, (path, identity) in enumerate(zip(paths, identities, strict=True))
+        if known.get(path.name, [None])[0] != identity
+    ]
+    saved = time.monotonic()
+    with ThreadPoolExecutor(HASHERS) as pool:
+        for place, sha256 in zip(new, pool.map(_sha256, [paths[place] for place in new]), strict=True):
+            known[paths[place].name] = [identities[place], sha256]
+            if time.monotonic() - saved > SAVE_SECONDS:
+                _save(note, known)
+                saved = time.monotonic()
+    if new:
+        _save(note, known)
+    return [Content(identity[0], known[path.name][1]) for path, identity in zip(paths, identities, strict=True)]
+
+
+def _save(note: Path, known: dict[str, list[object]]) -> None:
+    now = time.time_ns()
+    write_json(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})  # type: ignore[index]
+
+
+def _identity(path: Path) -> list[int]:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _sha256(path: Path) -> str:
+    whole = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while chunk := stream.read(CHUNK):
+                whole.update(chunk)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    return whole.hexdigest()
