@@ -50,7 +50,7 @@ def compare(args: argparse.Namespace, work: Path) -> None:
     build = build_command(write_recipe(work / "bench.yaml", [inputs["big"]]), work / "data")
     # The tokenizer is converted once per data folder; that is set-up, not building.
     subprocess.run([*build, "--dry-run"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    tokenizer = work / "data" / "tokenizers" / "llama3" / "tokenizer.json"
+    tokenizer = next((work / "data" / "tokenizers").glob("*/tokenizer.json"))
     rows = []
     seconds = {}
     for workers in sorted({1, args.workers}):

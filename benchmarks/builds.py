@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 SEQ_LEN = 2048
+TOKENIZER: dict[str, Any] = {"kind": "llama-models", "name": "llama3"}
 
 
 def write_jsonl(path: Path, texts: Iterable[str]) -> None:
@@ -24,13 +25,13 @@ def write_jsonl(path: Path, texts: Iterable[str]) -> None:
 
 
 def write_recipe(path: Path, files: Sequence[Path], cleaning: Sequence[dict[str, Any]] = ()) -> Path:
-    """A recipe with one source over local files, the Llama 3 tokenizer and the given cleaning steps."""
+    """A recipe with one source over local files and the given cleaning steps."""
     recipe = {
         "name": path.stem.replace("-", "_"),
         "family": "bench",
         "phase": "bench",
         "summary": "benchmark",
-        "tokenizer": {"kind": "llama-models", "name": "llama3"},
+        "tokenizer": TOKENIZER,
         "seq_len": SEQ_LEN,
         "boundary": "bos",
         "tokens": SEQ_LEN * 8,
