@@ -458,7 +458,9 @@ def _write_manifest(
             "workers": options.workers,
             "engine": next(iter(plans.values())).engine,
             "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in ("datatrove", "mosaicml-streaming", "tokenizers")},
+            "versions": {
+                name: metadata.version(name) for name in ("datatrove", "gigatoken", "tokenizers", "zstandard")
+            },
         },
     )
     path = manifest.write(options.out / recipe.name)

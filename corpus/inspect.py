@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.errors import UserError, command, nearest
+from corpus.mds import INDEX_FILE, read_shard
 from corpus.store import location
 
 if TYPE_CHECKING:
@@ -217,31 +218,15 @@ def decode_samples(folder: Path, record: StreamRecord, count: int) -> list[tuple
 
 def read_samples(folder: Path, picks: list[int]) -> list[tuple[int, Any]]:
     """The ids of chosen samples of a stream, read straight from its shards without changing anything on disk."""
-    from streaming.base.compression import decompress
-    from streaming.base.format import reader_from_json
-
-    shards = json.loads((folder / "index.json").read_bytes())["shards"]
     out = []
     first = 0
-    for shard in shards:
-        inside = [pick for pick in picks if first <= pick < first + shard["samples"]]
+    for shard in json.loads((folder / INDEX_FILE).read_bytes())["shards"]:
+        inside = [pick - first for pick in picks if first <= pick < first + shard["samples"]]
         if inside:
-            reader = reader_from_json(str(folder), None, shard)
-            part = shard["zip_data"] or shard["raw_data"]
-            raw = (folder / part["basename"]).read_bytes()
-            if shard["zip_data"]:
-                raw = decompress(shard["compression"], raw)
-            out += [(pick, _decode(reader, raw, pick - first)) for pick in inside]
+            rows = read_shard(folder, shard)
+            out += [(first + row, rows[row]) for row in inside]
         first += shard["samples"]
     return out
-
-
-def _decode(reader: Any, raw: bytes, index: int) -> Any:
-    """One sample's ids out of an uncompressed MDS shard: a uint32 count, its offsets, then the samples."""
-    import numpy as np
-
-    begin, end = np.frombuffer(raw, np.uint32, 2, offset=(1 + index) * 4)
-    return reader.decode_sample(raw[begin:end])["ids"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writing MDS shards: what streaming's MDSWriter writes for rows of ids, a block of rows at a time.
+"""MDS shards of rows of ids. They are written as streaming's MDSWriter would, but a block of rows at a time.
 
 The library's writer is not used because importing it imports torch and transformers, seconds for every build and every
 worker of a cluster, and because it encodes sample by sample (benchmarks/RESULTS.md has the figures). The suite proves
@@ -84,6 +84,16 @@ class ShardWriter:
             self._flush()
         index = {"version": 2, "shards": self._shards}
         (self._folder / INDEX_FILE).write_text(json.dumps(index, sort_keys=True))
+
+
+def read_shard(folder: Path, entry: dict[str, Any]) -> NDArray[Any]:
+    """The samples of one shard, shape (samples, seq_len + 1); ``entry`` is its part of index.json."""
+    raw = (folder / (entry["zip_data"] or entry["raw_data"])["basename"]).read_bytes()
+    if entry["zip_data"]:
+        raw = zstandard.ZstdDecompressor().decompress(raw, max_output_size=entry["raw_data"]["bytes"])
+    _, dtype, row = entry["column_encodings"][0].split(":")
+    samples, begin = np.frombuffer(raw, np.uint32, 2).tolist()
+    return np.frombuffer(raw, dtype, samples * int(row), begin).reshape(samples, int(row))
 
 
 def _facts(name: str, data: bytes) -> dict[str, Any]:

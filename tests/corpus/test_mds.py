@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.mds import ShardWriter
+from corpus.mds import ShardWriter, read_shard
 
 
 def _rows(count: int, seq_len: int, dtype: str) -> np.ndarray:
@@ -69,6 +69,14 @@ def test_the_library_reads_them_and_verifies_their_hashes(tmp_path):
     read = StreamingDataset(local=str(tmp_path), batch_size=1, shuffle=False, validate_hash="xxh64")
     assert len(read.shards) > 2
     assert np.array_equal(np.stack([read[index]["ids"] for index in range(50)]), rows)
+
+
+def test_shards_are_read_back_whole(tmp_path):
+    rows = _rows(50, 7, "uint16")
+    with ShardWriter(tmp_path, 7, "uint16", 800) as out:
+        out.write(rows)
+    shards = json.loads((tmp_path / "index.json").read_bytes())["shards"]
+    assert np.array_equal(np.concatenate([read_shard(tmp_path, shard) for shard in shards]), rows)
 
 
 def test_shards_end_at_64_mib_and_a_failure_leaves_no_index(tmp_path):
