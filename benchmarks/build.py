@@ -56,7 +56,7 @@ def compare(args: argparse.Namespace, work: Path) -> None:
     for workers in sorted({1, args.workers}):
         shutil.rmtree(work / "data" / "streams", ignore_errors=True)
         name = f"ours, {workers} worker{'s' * (workers > 1)}"
-        seconds[name] = (*timed([*build, "--workers", str(workers)]), args.megabytes)
+        seconds[name] = (timed([*build, "--workers", str(workers)])[0], args.megabytes)
     for name, run, size, workers in (
         ("bare loop, 1 process", "bare", "big", 1),
         ("tokenizers + MDSWriter, 1 process", "tokenizers", "small", 1),
@@ -66,14 +66,14 @@ def compare(args: argparse.Namespace, work: Path) -> None:
             sys.executable, "-m", "benchmarks.build", "--run", run, "--input", str(inputs[size]),
             "--tokenizer", str(tokenizer), "--work", str(work / run), "--workers", str(workers),
         ]  # fmt: skip
-        seconds[name] = (*timed(command), args.megabytes if size == "big" else args.slow_megabytes)
-    rates = {name: megabytes / wall for name, (wall, _, megabytes) in seconds.items()}
+        seconds[name] = (timed(command)[0], args.megabytes if size == "big" else args.slow_megabytes)
+    rates = {name: megabytes / wall for name, (wall, megabytes) in seconds.items()}
     bare, datatrove = (next(rate for name, rate in rates.items() if name.startswith(w)) for w in ("bare", "datatrove"))
-    for name, (wall, cpu, megabytes) in seconds.items():
-        rows.append((name, megabytes, wall, cpu, rates[name], rates[name] / bare, rates[name] / datatrove))
+    for name, (wall, megabytes) in seconds.items():
+        rows.append((name, megabytes, wall, rates[name], rates[name] / bare, rates[name] / datatrove))
     show(
         "From JSON lines of code to packed tokens (Llama 3 tokenizer)",
-        ("way", "MB", "seconds", "CPU s", "MB/s", "x bare loop", "x datatrove"),
+        ("way", "MB", "seconds", "MB/s", "x bare loop", "x datatrove"),
         rows,
         args.out,
     )

@@ -1,28 +1,85 @@
-"""`python -m benchmarks.train_step --size 950m`: tokens per second and MFU of training steps, plain and fast paths.
+"""`python -m benchmarks.train_step --size 950m --compile --kd`: tokens per second, MFU and data wait of training.
 
-On a GPU this is the figure of a run (bf16, the model alone, no loader); on a CPU it measures a scaled-down model, for
-relative figures and to keep the script from rotting. Each way starts from the same weights and batches.
+"model" ways step MobileLM and AdamW on random batches, without loader or Composer. "trainer" ways are the command that
+users type, `training/train.py`, on a build of random ids: our loader, Composer, every callback; its figures are those
+it writes itself, after the first steps. One pass per optimiser step everywhere, as in the published runs, so that what
+a trainer way loses against its model way is what the trainer costs. Each way is a process of its own.
+
+On a GPU this measures the size itself in bf16; on a CPU a scaled-down model on one thread (OMP_NUM_THREADS says
+another number), for relative figures and to keep the script from rotting.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from benchmarks.common import show
+
+PASS_TOKENS = 32_768
+"""Tokens of a pass on a GPU: 16 sequences of 2048, as published for R1."""
+WARM_UP = 3
+"""Steps before the clock starts: compilation, the allocator, the loader's start."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One line of the table; everything its process needs."""
+
+    name: str
+    size: str
+    seq_len: int
+    batch: int
+    steps: int
+    kind: Literal["model", "trainer"]
+    chunked: bool = True
+    compiled: Literal["", "blocks", "whole"] = ""
+    distill: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a way's process found."""
+
+    tokens_per_s: float
+    data_wait: float | None
+    """Share of the time spent waiting for the loader; None without one."""
+    first_step_s: float
+    """The first step, which compiles and starts the loader."""
+    gb: float
+    """Peak memory: of the device on a GPU, of the process on a CPU."""
+    loss: float
+    """Of the last step."""
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="950m")
+    parser.add_argument("--size", nargs="+", default=["950m"], help="one or several sizes")
     parser.add_argument("--seq-len", type=int, help="default: the size's own on a GPU, 128 on a CPU")
-    parser.add_argument("--batch", type=int, help="sequences per pass (default: 16 on a GPU, 4 on a CPU)")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, help="sequences per pass (default: 32,768 tokens on a GPU, 4 on a CPU)")
+    parser.add_argument("--steps", type=int, default=20, help=f"measured steps, after {WARM_UP} others")
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument("--kd", action="store_true", help="also measure distillation from a teacher's cached top k")
+    parser.add_argument("--trainer-only", action="store_true", help="leave out the ways without loader and Composer")
+    parser.add_argument("--workers", type=int, default=2, help="data workers of the trainer (default: 2)")
     parser.add_argument("--out", type=Path, help="write JSON here")
+    parser.add_argument("--run", metavar="WAY", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.run:
+        way = Way(**json.loads(args.run))
+        print(json.dumps(asdict((model_alone if way.kind == "model" else trainer)(way))))
+        return
 
     import torch
 
@@ -30,75 +87,151 @@ def main() -> None:
     from training.sizes import flops_per_token, get_size, scaled_down
 
     on_gpu = torch.cuda.is_available()
-    cfg = get_size(args.size) if on_gpu else scaled_down(get_size(args.size))
-    seq_len = args.seq_len or (cfg.seq_len if on_gpu else 128)
-    batch = args.batch or (16 if on_gpu else 4)
+    if not on_gpu:
+        # More threads than free cores wait for one another: on a busy machine that costs a factor of ten.
+        torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     peak = peak_of(torch.device("cuda" if on_gpu else "cpu"))
-    ways = [("plain loss", None, False), ("chunked loss", 4096 if on_gpu else 64, False)]
-    if args.compile:
-        ways.append(("chunked loss, torch.compile", 4096 if on_gpu else 64, True))
-    rows: list[tuple[str | float, ...]] = []
-    for name, chunk, compiled in ways:
-        try:
-            rate, losses, memory = _measure(cfg, seq_len, batch, args.steps, chunk, compiled)
-        except torch.cuda.OutOfMemoryError:
-            rows.append((name, "out of memory", "", "", "", ""))
-            continue
-        mfu = rate * flops_per_token(cfg, seq_len) / peak.flops
-        first = next((row[1] for row in rows if isinstance(row[1], float)), rate)
-        assert isinstance(first, float)
-        rows.append((name, rate, 100 * mfu, memory, losses[-1], rate / first))
+    rows: list[tuple[Any, ...]] = []
+    for size in args.size:
+        cfg = get_size(size) if on_gpu else scaled_down(get_size(size))
+        seq_len = args.seq_len or (cfg.seq_len if on_gpu else 128)
+        if seq_len > cfg.max_positions:
+            parser.error(f"{size} has {cfg.max_positions} positions, fewer than --seq-len {seq_len}")
+        batch = args.batch or (max(1, PASS_TOKENS // seq_len) if on_gpu else 4)
+        first = None
+        for way in _ways(args, size, seq_len, batch):
+            figures = _measure(way)
+            name = f"{cfg.name} {seq_len}: {way.name}"
+            if figures is None:
+                rows.append((name, "out of memory", *[""] * 6))
+                continue
+            rate = figures.tokens_per_s
+            first = first or rate
+            mfu = 100 * rate * flops_per_token(cfg, seq_len) / peak.flops
+            wait = "" if figures.data_wait is None else 100 * figures.data_wait
+            rows.append((name, rate, mfu, wait, figures.first_step_s, figures.gb, figures.loss, rate / first))
     show(
-        f"{cfg.name}{'' if on_gpu else ' scaled down'}: training steps of {batch} x {seq_len} (peak: {peak.note})",
-        ("way", "tokens/s", "MFU %", "GB", "last loss", "x first"),
+        f"Training steps{'' if on_gpu else ', scaled-down models'} (peak: {peak.note})",
+        ("size, sequence: way", "tokens/s", "MFU %", "data wait %", "first step, s", "GB", "last loss", "x first"),
         rows,
         args.out,
     )
 
 
-def _measure(
-    cfg: object, seq_len: int, batch: int, steps: int, chunk: int | None, compiled: bool
-) -> tuple[float, list[float], float]:
-    """(tokens/s after warm-up, losses, peak memory in GB) of one way."""
+def _ways(args: argparse.Namespace, size: str, seq_len: int, batch: int) -> list[Way]:
+    base = {"size": size, "seq_len": seq_len, "batch": batch, "steps": args.steps}
+    ways = []
+    if not args.trainer_only:
+        ways = [
+            Way("model, plain loss", **base, kind="model", chunked=False),
+            Way("model, chunked loss", **base, kind="model"),
+        ]
+        if args.compile:
+            ways += [Way(f"model, compiled {how}", **base, kind="model", compiled=how) for how in ("blocks", "whole")]
+    run = {**base, "kind": "trainer", "workers": args.workers}
+    ways.append(Way("trainer", **run))
+    if args.compile:
+        ways.append(Way("trainer --compile", **run, compiled="whole"))
+    if args.kd:
+        ways.append(Way("trainer, cached teacher", **run, distill=True))
+    return ways
+
+
+def _measure(way: Way) -> Figures | None:
+    """The way's figures from a process of its own; None when the device's memory does not hold it."""
+    command = [sys.executable, "-m", "benchmarks.train_step", "--run", json.dumps(asdict(way))]
+    with tempfile.TemporaryDirectory(prefix="inductor-") as cache:
+        # Compiled anew each time: the first step's time means something, and no code is made for other threads.
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == 0:
+        return Figures(**json.loads(done.stdout.splitlines()[-1]))
+    if "OutOfMemoryError" in done.stderr:
+        return None
+    raise RuntimeError(f"{way.name} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def model_alone(way: Way) -> Figures:
+    """Steps of the model and its optimiser; the same weights and batches whatever the way."""
     import torch
 
-    from training.model import MobileLM
+    from training.model import CHUNK, MobileLM
     from training.optim import decay_groups
+    from training.sizes import get_size, scaled_down
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device.type == "cuda"
     torch.manual_seed(0)
-    model = MobileLM(cfg).to(device)  # type: ignore[arg-type]
-    if compiled:
+    model = MobileLM(get_size(way.size) if on_gpu else scaled_down(get_size(way.size))).to(device)
+    if way.compiled == "blocks":
         for block in model.layers:
             block.compile()
-    optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=device.type == "cuda")
+    elif way.compiled:
+        model.compile()
+    optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=1e-4, fused=on_gpu)
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(0, model.cfg.vocab_size, (steps + 3, batch, seq_len + 1), generator=generator)
-    losses = []
-    begun = 0.0
-    for step, rows in enumerate(ids):
-        if step == 3:  # compilation and allocator warm-up are over
-            _wait(device)
-            begun = time.perf_counter()
-        rows = rows.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = model.loss(rows[:, :-1], rows[:, 1:], chunk=chunk)
+    losses, marks = [], [time.perf_counter()]
+    for _ in range(WARM_UP + way.steps):
+        rows = torch.randint(0, model.cfg.vocab_size, (way.batch, way.seq_len + 1), generator=generator).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+            loss = model.loss(rows[:, :-1], rows[:, 1:], chunk=CHUNK if way.chunked else None)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
-    _wait(device)
-    seconds = time.perf_counter() - begun
-    memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    return steps * batch * seq_len / seconds, [float(loss) for loss in losses], memory
+        if len(losses) in (1, WARM_UP, WARM_UP + way.steps):
+            losses[-1].item()  # waits for the device
+            if on_gpu:
+                torch.cuda.synchronize()
+            marks.append(time.perf_counter())
+    rate = way.steps * way.batch * way.seq_len / (marks[3] - marks[2])
+    return Figures(rate, None, marks[1] - marks[0], _peak_memory(), float(losses[-1]))
 
 
-def _wait(device: object) -> None:
+def trainer(way: Way) -> Figures:
+    """Steps of the trainer's command, from its own metrics."""
+    import torch
+
+    from benchmarks.synthetic import write_build
+    from training.runs import read_metrics
+    from training.sizes import get_size, scaled_down
+    from training.train import main as train
+
+    on_gpu = torch.cuda.is_available()
+    cfg = get_size(way.size) if on_gpu else scaled_down(get_size(way.size))
+    steps = WARM_UP + way.steps
+    with tempfile.TemporaryDirectory(prefix="train-step-") as name:
+        folder = Path(name)
+        recipe = write_build(
+            folder, vocab_size=cfg.vocab_size, seq_len=way.seq_len, global_batch=way.batch, steps=steps,
+            distill=way.distill,
+        )  # fmt: skip
+        given = {
+            "--size": way.size, "--recipe": recipe, "--data": folder / "data", "--out": folder, "--run-name": "run",
+            "--workers": way.workers, "--device-batch": way.batch,
+        }  # fmt: skip
+        arguments = [str(part) for pair in given.items() for part in pair]
+        flags = ["--compile"] * bool(way.compiled) + ["--scaled-down"] * (not on_gpu)
+        # What the trainer prints is not ours to print: the last line of this process is its figures.
+        with contextlib.redirect_stdout(sys.stderr):
+            train(arguments + flags)
+        rows = read_metrics(folder / "run")
+    assert len(rows) == steps
+    seconds = sum(row["seconds"] for row in rows[WARM_UP:])
+    waited = sum(row["seconds"] * row["data_wait"] for row in rows[WARM_UP:])
+    rate = way.steps * way.batch * way.seq_len / seconds
+    return Figures(rate, waited / seconds, rows[0]["seconds"], _peak_memory(), rows[-1]["loss"])
+
+
+def _peak_memory() -> float:
+    """In GB; of a process VmHWM, as getrusage would count the one it was started from too."""
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() / 1e9
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e6
 
 
 if __name__ == "__main__":

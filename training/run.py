@@ -39,6 +39,10 @@ from training.sizes import flops_per_token, parameter_count
 DIST_SECONDS = 1800.0
 """Longest wait for another process: saving 1.5 B parameters to a slow shared disk takes minutes."""
 
+COMPILE: dict[str, Any] = {"dynamic": False}
+"""Arguments of torch.compile. Left to itself it makes code for any batch as soon as it has seen two sizes, which a
+search for the microbatch and DDP's first pass (SettleBuckets) both show it; one size is trained on."""
+
 
 def run(options: Options, phases: list[Phase]) -> None:
     """Train `phases` until the last step, `--until` or SIGTERM; raises UserError."""
@@ -193,7 +197,7 @@ def _train(
         precision=options.precision or ("amp_bf16" if kind == "cuda" else "fp32"),
         device_train_microbatch_size=per_pass,
         parallelism_config={"fsdp2": {"state_dict_type": "full"}} if options.parallel == "fsdp2" else None,
-        compile_config={} if options.compile else None,
+        compile_config=COMPILE if options.compile else None,
         seed=recipe.seed,
         run_name=folder.root.name,
         dist_timeout=DIST_SECONDS,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
@@ -117,6 +118,23 @@ class MixtureStream(Stream):
             )
         return readers
 
+    def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
+        """Note the bytes that each shard has here, mending what a crash left half done.
+
+        The library's way joins paths and tells files from links for every shard: over a second for 1e5 of them.
+        """
+        here = self.local.rstrip("/")
+        listing = set(_files(here))
+        for index, shard in enumerate(shards):
+            ((raw, zipped),) = shard.file_pairs
+            has_raw = f"{here}/{raw.basename}" in listing
+            has_zip = zipped is not None and f"{here}/{zipped.basename}" in listing
+            keeps_zip = zipped is not None and self.safe_keep_zip
+            if has_zip if keeps_zip else not (has_raw and has_zip):  # the states that need no mending
+                cache_usage_per_shard[index] = raw.bytes * has_raw + (zipped.bytes if zipped and has_zip else 0)
+            else:
+                cache_usage_per_shard[index] = shard.set_up_local(listing, self.safe_keep_zip)
+
     def _decompress_shard_part(
         self, zip_info: FileInfo, zip_filename: str, raw_filename: str, compression: str | None
     ) -> None:
@@ -125,6 +143,16 @@ class MixtureStream(Stream):
         own = f"{raw_filename}.{secrets.token_hex(4)}"
         super()._decompress_shard_part(zip_info, zip_filename, own, compression)
         os.replace(own, raw_filename)
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Paths of everything below `folder` that is no folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path)
+            else:
+                yield entry.path
 
 
 @contextmanager
