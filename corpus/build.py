@@ -218,7 +218,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     """Find every source's files, the tokenizer, and from them each entry's stream."""
     from corpus.acquire import AcquireConfig, preflight
     from corpus.catalogue import find_source
-    from corpus.inputs import all_origins, evaluation_files, evaluation_sets, source_inputs
+    from corpus.inputs import all_origins, evaluation_files, source_inputs
     from corpus.mixing import draws
     from corpus.pipeline.corpus_steps import with_corpus_steps
     from corpus.pipeline.plan import StreamPlan
@@ -240,10 +240,9 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     # Training a tokenizer and comparing documents across sources take all of them, whatever is built.
     needed = sources if recipe.tokenizer.kind == "train" or any(s.corpus_wide for s in recipe.cleaning) else wanted
     cleaning = [cast("CleaningStep", step.at(config.base_dir)) for step in recipe.cleaning]
-    evaluations = {f"evaluation set {name}": source for name, source in evaluation_sets(cleaning).items()}
-    listings = preflight({**all_origins(needed), **evaluations}, config)
-    cleaning = [evaluation_files(step, config, data, say) for step in cleaning]
-    inputs = {name: source_inputs(source, listings[name], config, data, say) for name, source in needed.items()}
+    listings = preflight(all_origins(needed, cleaning), config)
+    cleaning = [evaluation_files(step, listings, config, data, say) for step in cleaning]
+    inputs = {name: source_inputs(name, source, listings, config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
     engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
     if note:

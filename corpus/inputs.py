@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, list_files, release
+from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, release
 from corpus.acquire.hashes import contents
 from corpus.acquire.models import listing_of
 from corpus.acquire.remote import is_remote
@@ -20,22 +20,27 @@ from corpus.prepare import input_origins, prepare
 
 
 def source_inputs(
-    source: Source, listing: Listing, config: AcquireConfig, data: Path, say: Callable[[str], None]
+    name: str,
+    source: Source,
+    listings: Mapping[str, Listing],
+    config: AcquireConfig,
+    data: Path,
+    say: Callable[[str], None],
 ) -> tuple[Source, Listing]:
-    """A source as the builder reads it, and its files; ``listing`` holds those it has at its origin.
+    """The source called ``name`` as the builder reads it, and its files; ``listings`` is of all_origins.
 
     A source with a `prepare` step is downloaded and joined first: it comes back as local JSON lines, whose
     revision is that of everything that went into the join.
     """
+    listing = listings[name]
     if not listing.files:
         raise UserError("its patterns match no files", where=f"source '{source.title}'")
     _check_format(source, listing)
     if source.prepare is None:
         return source, listing
     parts = [("", source, listing)]
-    for name, (origin, file_format) in input_origins(source).items():
-        other = source.model_copy(update={"origin": origin, "format": file_format, "prepare": None})
-        parts.append((f"{name}:", other, list_files(other, config)))
+    for other, part in _joined_with(source).items():
+        parts.append((f"{other}:", part, listings[_joined_name(name, other)]))
     identity = [[prefix + file.name, file.size] for prefix, _, files in parts for file in files.files]
     revision = fingerprint([source.prepare.model_dump(mode="json"), [part[2].revision for part in parts], identity])
     folder = data / "prepared" / revision[:16]
@@ -77,15 +82,30 @@ def _check_format(source: Source, listing: Listing) -> None:
             )
 
 
-def all_origins(sources: dict[str, Source]) -> dict[str, Source]:
-    """The sources and, under names of their own, the further origins they are joined from: what needs access."""
+def all_origins(sources: dict[str, Source], cleaning: Sequence[CleaningStep]) -> dict[str, Source]:
+    """Whatever a build reads: the sources, the further origins they are joined from, evaluation sets that steps name.
+
+    All but the sources are under names of their own.
+    """
     everything = dict(sources)
     for name, source in sources.items():
-        for other, (origin, file_format) in input_origins(source).items():
-            everything[f"{name} (joined with {other})"] = source.model_copy(
-                update={"origin": origin, "format": file_format, "prepare": None, "gate": None}
-            )
-    return everything
+        everything |= {_joined_name(name, other): part for other, part in _joined_with(source).items()}
+    return everything | {_evaluation_name(name): source for name, source in evaluation_sets(cleaning).items()}
+
+
+def _joined_with(source: Source) -> dict[str, Source]:
+    return {
+        other: source.model_copy(update={"origin": origin, "format": file_format, "prepare": None, "gate": None})
+        for other, (origin, file_format) in input_origins(source).items()
+    }
+
+
+def _joined_name(name: str, other: str) -> str:
+    return f"{name} (joined with {other})"
+
+
+def _evaluation_name(name: str) -> str:
+    return f"evaluation set {name}"
 
 
 def evaluation_sets(steps: Sequence[CleaningStep]) -> dict[str, Source]:
@@ -98,7 +118,13 @@ def evaluation_sets(steps: Sequence[CleaningStep]) -> dict[str, Source]:
     return {name: known[name] for name in names}
 
 
-def evaluation_files(step: CleaningStep, config: AcquireConfig, data: Path, say: Callable[[str], None]) -> CleaningStep:
+def evaluation_files(
+    step: CleaningStep,
+    listings: Mapping[str, Listing],
+    config: AcquireConfig,
+    data: Path,
+    say: Callable[[str], None],
+) -> CleaningStep:
     """The step with the evaluation sets it names brought to ``data/evaluations`` and replaced by their files.
 
     There each file's name starts with its set's: hits are reported by it, and hubs call them all alike.
@@ -109,9 +135,9 @@ def evaluation_files(step: CleaningStep, config: AcquireConfig, data: Path, say:
     config = replace(config, cache_limit=None, keep=True)
     files: dict[str, list[Path]] = {}
     for name, source in evaluation_sets([step]).items():
-        listing = list_files(source, config)
+        listing = listings[_evaluation_name(name)]
         folder = data / "evaluations" / f"{name}-{listing.revision[:12]}"
-        say(f"evaluation set {name}: revision {listing.revision}, {len(listing.files)} files")
+        say(f"{_evaluation_name(name)}: revision {listing.revision}, {len(listing.files)} files")
         files[name] = []
         for file in listing.files:
             content = fetch(source, listing, file, config).read_bytes()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
+from corpus.acquire.disk import read_json, short_hash, write_json
 from corpus.errors import UserError
+from corpus.files import sha256_file
 
 HASHERS = 4
 """Files hashed at once: reading a large local corpus is the slowest part of listing it."""
@@ -64,25 +65,26 @@ def _in_folder(folder: str, paths: Sequence[Path], cache: Path) -> list[Content]
     return [Content(identity[0], known[path.name][1]) for path, identity in zip(paths, identities, strict=True)]
 
 
-def _save(note: Path, known: dict[str, list[object]]) -> None:
+def _save(note: Path, known: dict[str, Any]) -> None:
+    """``known``: file name -> [its identity, SHA-256]."""
     now = time.time_ns()
-    write_json(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})  # type: ignore[index]
+    write_json(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})
 
 
 def _identity(path: Path) -> list[int]:
-    try:
+    with _readable(path):
         stat = os.stat(path)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _sha256(path: Path) -> str:
-    whole = hashlib.sha256()
+    with _readable(path):
+        return sha256_file(path)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with open(path, "rb") as stream:
-            while chunk := stream.read(CHUNK):
-                whole.update(chunk)
+        yield
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    return whole.hexdigest()

@@ -157,10 +157,14 @@ def without_special_tokens(tokenizer_json: str) -> str:
     return orjson.dumps(data).decode()
 
 
+def _special_tokens(tokenizer_json: str) -> list[dict[str, Any]]:
+    added = orjson.loads(tokenizer_json).get("added_tokens") or []
+    return [token for token in added if token.get("special")]
+
+
 def special_ids(tokenizer_json: str) -> list[int]:
     """Ids that text must never produce."""
-    data = orjson.loads(tokenizer_json)
-    return sorted(int(token["id"]) for token in data.get("added_tokens") or [] if token.get("special"))
+    return sorted(int(token["id"]) for token in _special_tokens(tokenizer_json))
 
 
 @functools.lru_cache(maxsize=4)
@@ -207,8 +211,8 @@ def check_engine(path: Path) -> EngineCheck:
             return EngineCheck(known["odd"], known["refusal"], known["leak"], known["specials"])
     text = path.read_text(encoding="utf-8")
     odd, refusal = "", None
-    reference, texts = ReferenceEngine(text), TRICKY + special_spellings(path)
-    specials = special_ids(text)
+    reference, specials = ReferenceEngine(text), special_ids(text)
+    texts = TRICKY + [f"a {token['content']} b{token['content']}" for token in _special_tokens(text)]
     leak = next((shown for shown in texts if np.isin(reference.encode_batch([shown])[0], specials).any()), None)
     try:
         fast = FastEngine(text)
@@ -249,13 +253,6 @@ def choose_engine(path: Path, asked: str | None) -> tuple[str, str | None]:
             where=path.parent.name, fix=f"Use --engine {ReferenceEngine.name}.",
         )  # fmt: skip
     return ReferenceEngine.name, f"{FastEngine.name} cannot be used with this tokenizer ({refusal})"
-
-
-def special_spellings(path: Path) -> list[str]:
-    """The text of every special token of a tokenizer.json, each inside ordinary words."""
-    data: dict[str, Any] = orjson.loads(path.read_bytes())
-    specials = [token["content"] for token in data.get("added_tokens") or [] if token.get("special")]
-    return [f"a {content} b{content}" for content in specials]
 
 
 def compare(engine: Engine, reference: Engine, texts: Sequence[str], names: Sequence[str]) -> None:
