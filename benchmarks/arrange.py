@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import show
+from benchmarks.common import arguments, show
 
 WEIGHTS = (0.55, 0.23, 0.08, 0.03, 0.03, 0.03, 0.02, 0.01, 0.01, 0.01)
 SHARD_SAMPLES = 8192
@@ -25,21 +23,22 @@ STOCK_LIMIT = 100_000_000
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e6, 1e7, 1e8, 1e9], help="samples of the phase")
-    parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--run", nargs=2, metavar=("WAY", "SAMPLES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         import streaming  # noqa: F401  # seconds and half a gigabyte that are not the arrangement's
 
+        from training.process import peak_memory
+
         way, samples = args.run[0], int(args.run[1])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         started = time.perf_counter()
         (ours if way == "ours" else stock)(samples)
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps([seconds, (peak - before) / 1e6]))
+        peak = peak_memory()
+        print(json.dumps([seconds, (peak - before) / 1e9]))
         return
     rows = []
     for size in args.sizes:

@@ -11,25 +11,20 @@ Rates are input bytes (UTF-8 text) over wall seconds of whole processes, interpr
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.builds import SEQ_LEN, build_command, timed, write_jsonl, write_recipe
+from benchmarks.builds import SEQ_LEN, build_arguments, build_command, make_tokenizer, timed, write_jsonl, write_recipe
 from benchmarks.common import code_documents, show
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_arguments(__doc__)
     parser.add_argument("--megabytes", type=int, default=500, help="input of our build and the bare loop")
     parser.add_argument("--slow-megabytes", type=int, default=36, help="input of the two slow ways")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--work", type=Path, help="scratch folder (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--run", choices=["bare", "tokenizers", "datatrove"], help=argparse.SUPPRESS)
     parser.add_argument("--input", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--tokenizer", type=Path, help=argparse.SUPPRESS)
@@ -47,10 +42,9 @@ def compare(args: argparse.Namespace, work: Path) -> None:
     for name, megabytes in (("big", args.megabytes), ("small", args.slow_megabytes)):
         inputs[name] = work / f"{name}.jsonl"
         write_jsonl(inputs[name], code_documents(megabytes * 1_000_000))
-    build = build_command(write_recipe(work / "bench.yaml", [inputs["big"]]), work / "data")
-    # The tokenizer is converted once per data folder; that is set-up, not building.
-    subprocess.run([*build, "--dry-run"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    tokenizer = next((work / "data" / "tokenizers").glob("*/tokenizer.json"))
+    recipe = write_recipe(work / "bench.yaml", [inputs["big"]])
+    tokenizer = make_tokenizer(recipe, work / "data")
+    build = build_command(recipe, work / "data")
     rows = []
     seconds = {}
     for workers in sorted({1, args.workers}):

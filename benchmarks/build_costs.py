@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.builds import build_command, timed, write_jsonl, write_recipe
+from benchmarks.builds import build_arguments, build_command, make_tokenizer, timed, write_jsonl, write_recipe
 from benchmarks.common import code_documents, prose_documents, show
 
 PARTS = 4
@@ -26,12 +24,9 @@ PARTS = 4
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_arguments(__doc__)
     parser.add_argument("--megabytes", type=int, default=500, help="input of each build")
     parser.add_argument("--slow-megabytes", type=int, default=4, help="prose for the quality filters")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--work", type=Path, help="scratch folder (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="write JSON here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         rows = list(_rows(Path(folder), args))
@@ -46,7 +41,7 @@ def main() -> None:
 
 def _rows(work: Path, args: argparse.Namespace) -> Iterator[tuple[str, int, float, float]]:
     """(name, megabytes, wall seconds, CPU seconds) of each build."""
-    plain = _inputs(work, "plain", args.megabytes)
+    plain = _inputs(work, args.megabytes)
     formats = {"jsonl": plain, "jsonl.gz": [], "jsonl.zst": [], "parquet": []}
     for path in plain:
         formats["jsonl.gz"].append(_gzipped(path))
@@ -71,16 +66,16 @@ def _rows(work: Path, args: argparse.Namespace) -> Iterator[tuple[str, int, floa
     data = work / "data"
     for number, (name, megabytes, files, cleaning) in enumerate(ways):
         recipe = write_recipe(work / f"way_{number}.yaml", files, cleaning)
-        if not number:  # the tokenizer is converted once per data folder; that is set-up, not building
-            subprocess.run(build_command(recipe, data, "--dry-run"), check=True, capture_output=True)
+        if not number:
+            make_tokenizer(recipe, data)
         row = (name, megabytes, *timed(build_command(recipe, data, "--workers", str(args.workers))))
         print(f"{name}: {row[2]:.1f} s", file=sys.stderr)
         yield row
         shutil.rmtree(data / "streams", ignore_errors=True)
 
 
-def _inputs(work: Path, name: str, megabytes: int) -> list[Path]:
-    paths = [work / f"{name}{part}.jsonl" for part in range(PARTS)]
+def _inputs(work: Path, megabytes: int) -> list[Path]:
+    paths = [work / f"plain{part}.jsonl" for part in range(PARTS)]
     documents = code_documents(megabytes * 1_000_000)
     for path in paths[:-1]:
         write_jsonl(path, _share(documents, megabytes * 1_000_000 // PARTS))

@@ -7,7 +7,6 @@ finished  --files small files, built once; then the same command again, which fi
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import shutil
@@ -18,25 +17,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.builds import build_command, timed, write_jsonl, write_recipe
+from benchmarks.builds import build_arguments, build_command, make_tokenizer, timed, write_jsonl, write_recipe
 from benchmarks.common import code_documents, show
 from corpus.read import MAX_RECORD_BYTES
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_arguments(__doc__)
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--files", type=int, default=30_000)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--work", type=Path, help="scratch folder (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="write JSON here")
     args = parser.parse_args()
     rows: list[tuple[str, float, str]] = []
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
-        prepare = write_recipe(work / "prepare.yaml", [_small(work / "one.jsonl")])
-        subprocess.run(build_command(prepare, work / "data", "--dry-run"), check=True, capture_output=True)
+        make_tokenizer(write_recipe(work / "prepare.yaml", [_small(work / "one.jsonl")]), work / "data")
         for name, path in (("large", _large(work, args.gigabytes)), ("long", _long(work))):
             recipe = write_recipe(work / f"{name}.yaml", [path])
             seconds, peaks = _watched(build_command(recipe, work / "data", "--workers", str(args.workers)))

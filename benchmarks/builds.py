@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,8 +15,18 @@ from typing import Any
 
 import yaml
 
+from benchmarks.common import arguments
+
 SEQ_LEN = 2048
 TOKENIZER: dict[str, Any] = {"kind": "llama-models", "name": "llama3"}
+
+
+def build_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark of builds."""
+    parser = arguments(description)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--work", type=Path, help="scratch folder (default: a temporary one)")
+    return parser
 
 
 def write_jsonl(path: Path, texts: Iterable[str]) -> None:
@@ -59,6 +71,12 @@ def write_recipe(path: Path, files: Sequence[Path], cleaning: Sequence[dict[str,
 def build_command(recipe: Path, data: Path, *more: str) -> list[str]:
     """The command a user types."""
     return [sys.executable, "-m", "corpus.build", str(recipe), "--out", str(data), *more]
+
+
+def make_tokenizer(recipe: Path, data: Path) -> Path:
+    """Convert the recipe's tokenizer, once per data folder: that is set-up, not building. Returns its file."""
+    subprocess.run(build_command(recipe, data, "--dry-run"), check=True, capture_output=True)
+    return next((data / "tokenizers").glob("*/tokenizer.json"))
 
 
 def timed(command: Sequence[str]) -> tuple[float, float]:

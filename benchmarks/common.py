@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -14,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "datatrove", "tokenizers", "gigatoken", "numpy")
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A benchmark's command line, with the option that all of them have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write JSON here")
+    return parser
 
 
 def machine() -> dict[str, Any]:

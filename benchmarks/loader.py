@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import show
+from benchmarks.common import arguments, show
+from benchmarks.synthetic import write_ids
 
 SEQ_LEN, DEVICE_BATCH = 2048, 16
 DEVICE_RATE = 90_000
@@ -28,12 +29,11 @@ PACED_AFTER = 10
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--samples", type=int, default=24_000, help="samples of 2048 + 1 ids over two sources")
     parser.add_argument("--batches", type=int, default=1_000)
     parser.add_argument("--paced-batches", type=int, default=40, help="batches asked for at a device's pace")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="write JSON here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -57,14 +57,7 @@ def main() -> None:
 
 
 def _write(folder: Path, samples: int, seed: int) -> Path:
-    from streaming import MDSWriter
-
-    rng = np.random.default_rng(seed)
-    with MDSWriter(
-        out=str(folder), columns={"ids": f"ndarray:uint32:{SEQ_LEN + 1}"}, compression="zstd", hashes=["xxh64"]
-    ) as writer:
-        for _ in range(samples):
-            writer.write({"ids": rng.integers(0, 128_256, SEQ_LEN + 1).astype(np.uint32)})
+    write_ids(folder, samples, SEQ_LEN, 128_256, seed)
     return folder
 
 

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zstandard
 
-from benchmarks.common import show
+from benchmarks.common import arguments, show
+from benchmarks.synthetic import write_ids
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "r1_phase1.yaml"
 DEVICE_BATCH = 16
@@ -32,12 +34,11 @@ SHARDS_PER_FOLDER = 64
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="the phase (default: r1_phase1)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of phase and streams over the published one")
     parser.add_argument("--shard-bytes", type=int, default=64 << 20, help="of an unpacked shard (default: 64 MiB)")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--run", metavar="SPEC", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
@@ -94,20 +95,11 @@ def lay_out(folder: Path, recipe_path: Path, scale: float, shard_bytes: int) -> 
 
 def _real_shard(folder: Path, seq_len: int, size: int) -> dict[str, Any]:
     """One full shard of random ids below `folder`, packed and unpacked; returns its entry of the index."""
-    from streaming import MDSWriter
-    from streaming.base.compression import decompress
-
-    rng = np.random.default_rng(0)
-    columns = {"ids": f"ndarray:uint32:{seq_len + 1}"}
     samples = max(1, size // (4 * (seq_len + 2)))
-    with MDSWriter(
-        out=str(folder), columns=columns, compression="zstd", hashes=["xxh64"], size_limit=2 * size
-    ) as writer:
-        for _ in range(samples):
-            writer.write({"ids": rng.integers(0, 128_256, seq_len + 1).astype(np.uint32)})
+    write_ids(folder, samples, seq_len, 128_256, 0, shard_bytes=2 * size)
     (entry,) = json.loads((folder / "index.json").read_text())["shards"]
     packed = (folder / entry["zip_data"]["basename"]).read_bytes()
-    (folder / entry["raw_data"]["basename"]).write_bytes(decompress("zstd", packed))
+    (folder / entry["raw_data"]["basename"]).write_bytes(zstandard.decompress(packed))
     return entry
 
 
@@ -148,6 +140,7 @@ def resume(
     """
     marks = [time.perf_counter()]
     from training.loader import MixtureDataset, MixtureSource, build_loader
+    from training.process import peak_memory
 
     marks.append(time.perf_counter())
     loader = build_loader(
@@ -170,13 +163,11 @@ def resume(
     batch = next(batches)
     marks.append(time.perf_counter())
     assert batch["input_ids"].shape == (DEVICE_BATCH, seq_len)
-    # VmHWM: getrusage would count the memory of the process this one was forked from.
-    status = Path("/proc/self/status").read_text()
-    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    peak = peak_memory()
     batches.close()  # type: ignore[attr-defined]
     dataset.close()
     seconds = dict(zip(("imports", "open", "load", "batch"), np.diff(marks).tolist(), strict=True))
-    return {**seconds, "gb": peak / 1e6}
+    return {**seconds, "gb": peak / 1e9}
 
 
 if __name__ == "__main__":

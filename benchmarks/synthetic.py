@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from corpus.manifest import STREAM_FILE, Documents, Manifest, ManifestSource, Tokenizer
+from corpus.mds import SHARD_BYTES, ShardWriter
 from corpus.recipe import load_recipe
 
 SHARES = {"a": 0.7, "b": 0.3}
@@ -49,7 +50,8 @@ def write_build(
     sources = {}
     for seed, (name, share) in enumerate(SHARES.items()):
         stream = folder / "data" / "streams" / name
-        _write_stream(stream, vocab_size, seq_len, seed)
+        write_ids(stream, SAMPLES, seq_len, vocab_size, seed)
+        (stream / STREAM_FILE).write_text("{}")
         drawn = round(loaded.samples * share)
         sources[name] = ManifestSource(
             source=name, stream=f"../streams/{name}", stream_fingerprint=f"{seed:064x}", revision="1",
@@ -70,16 +72,16 @@ def write_build(
     return path
 
 
-def _write_stream(stream: Path, vocab_size: int, seq_len: int, seed: int) -> None:
-    from streaming import MDSWriter
-
+def write_ids(
+    folder: Path, samples: int, seq_len: int, vocab_size: int, seed: int, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write shards of random ids, none of them special, into a new folder."""
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    columns = {"ids": f"ndarray:{np.dtype(dtype).name}:{seq_len + 1}"}
-    with MDSWriter(out=str(stream), columns=columns, compression="zstd", hashes=["xxh64"]) as writer:
-        for _ in range(SAMPLES):
-            writer.write({"ids": rng.integers(2, vocab_size, seq_len + 1).astype(dtype)})
-    (stream / STREAM_FILE).write_text("{}")
+    dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
+    with ShardWriter(folder, seq_len, dtype, shard_bytes) as writer:
+        for _ in range(samples):
+            writer.write(rng.integers(2, vocab_size, (1, seq_len + 1)).astype(dtype))
 
 
 def _write_teacher(build: Path, manifest: Manifest) -> None:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.common import show
+from benchmarks.common import arguments, show
 
 PASS_TOKENS = 32_768
 """Tokens of a pass on a GPU: 16 sequences of 2048, as published for R1."""
@@ -64,7 +64,7 @@ class Figures:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--size", nargs="+", default=["950m"], help="one or several sizes")
     parser.add_argument("--seq-len", type=int, help="default: the size's own on a GPU, 128 on a CPU")
     parser.add_argument("--batch", type=int, help="sequences per pass (default: 32,768 tokens on a GPU, 4 on a CPU)")
@@ -73,7 +73,6 @@ def main() -> None:
     parser.add_argument("--kd", action="store_true", help="also measure distillation from a teacher's cached top k")
     parser.add_argument("--trainer-only", action="store_true", help="leave out the ways without loader and Composer")
     parser.add_argument("--workers", type=int, default=2, help="data workers of the trainer (default: 2)")
-    parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--run", metavar="WAY", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
@@ -225,13 +224,14 @@ def trainer(way: Way) -> Figures:
 
 
 def _peak_memory() -> float:
-    """In GB; of a process VmHWM, as getrusage would count the one it was started from too."""
+    """In GB: of the device on a GPU, else of the process."""
     import torch
+
+    from training.process import peak_memory
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e6
+    return peak_memory() / 1e9
 
 
 if __name__ == "__main__":

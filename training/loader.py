@@ -5,6 +5,7 @@ For Composer the phase is one epoch of `total_steps` batches. See training/datas
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from corpus.errors import UserError
 from training.dataset import MixtureDataset, MixtureSource
-from training.shm import die_with_parent
+from training.process import end_with_parent
 
 __all__ = ["Collator", "MixtureDataset", "MixtureLoader", "MixtureSource", "build_loader"]
 
@@ -59,7 +60,8 @@ class Collator:
 
 
 def _start_worker(_: int) -> None:
-    die_with_parent()
+    # One that waits for a dead sibling would else live on, and with it its run's shared memory.
+    end_with_parent(signal.SIGKILL)
 
 
 class MixtureLoader(DataLoader[dict[str, torch.Tensor]]):

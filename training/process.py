@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -52,6 +53,17 @@ def on_first(action: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[return-value]
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the one that started it ends, even by SIGKILL."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+
+
+def peak_memory() -> int:
+    """Largest resident size of this program in bytes; getrusage would count the process it was started from too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+
 class StopSignal:
     """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it.
 
@@ -64,7 +76,7 @@ class StopSignal:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if "RANK" in os.environ:
             # The launcher passes SIGTERM on, but killed outright it would leave its processes training on unseen.
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            end_with_parent(signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True

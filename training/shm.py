@@ -11,13 +11,11 @@ are not ours to judge.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import fcntl
 import json
 import logging
 import os
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, where segments live by definition
 START_LOCK = "mixture_loader_start"
-PR_SET_PDEATHSIG = 1
 ANSWER_BYTES = 16384
 """Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
 _kept: list[torch.Tensor] = []
@@ -206,11 +203,3 @@ def _start_lock() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that forked it ends, even by SIGKILL.
-
-    A data worker that waits for a dead sibling would else live on, and with it its run's shared memory.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from corpus.errors import command
 from corpus.recipe import Recipe, load_recipe
 from training.elastic import check_world, legal_world_sizes
+from training.process import peak_memory
 
 if TYPE_CHECKING:
     from training.dataset import MixtureDataset
@@ -110,7 +111,7 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
                 assumed_sizes=assumed,
                 open_seconds=opened,
                 arrange_seconds=arranged,
-                peak_bytes=_peak_memory(),
+                peak_bytes=peak_memory(),
                 cache_bytes=max(_bytes(dataset, shards, stored=False) for shards in now),
                 fetch_bytes_per_hour=max(_bytes(dataset, shards, stored=True) for shards in new) / hours,
                 resume_step=step,
@@ -119,12 +120,6 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
             )
         finally:
             dataset.close()
-
-
-def _peak_memory() -> int:
-    """Largest resident size of this program in bytes; getrusage would count the process it was started from too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def source_samples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:

@@ -313,6 +313,7 @@ def _arrange_large(folder: Path, total_steps: int) -> tuple[float, float, int]:
     from streaming.base.world import World
 
     from training.loader import MixtureSource, build_loader
+    from training.process import peak_memory
 
     before = time.monotonic()
     names = sorted(path.name for path in folder.iterdir())
@@ -329,9 +330,7 @@ def _arrange_large(folder: Path, total_steps: int) -> tuple[float, float, int]:
     work = generate_work("random", dataset, World(16, 8, 2, 0), epoch, 0)
     assert work.shape[:3] == (16, 8, 2) and (work != -1).sum() == dataset.epoch_size
     arranged = time.monotonic() - before
-    # Of this program alone: getrusage would count the process it was started from too.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return opened, arranged, int(peak.split()[1])
+    return opened, arranged, peak_memory() // 1024
 
 
 def test_arranging_an_epoch_of_a_billion_samples(tmp_path: Path) -> None:
