@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -139,8 +140,10 @@ class Ranks:
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to every process at once."""
         for process in self.processes:
+            # The fork server reaps a process before it passes on that it ended: between the two it still looks alive.
             if process.is_alive() and process.pid:
-                os.kill(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
     def wait_for(self, condition: Any, seconds: float = 90) -> None:
         """Until `condition()` holds; fails when the processes end before."""
