@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import streaming.base.dataset as streaming_dataset
+import streaming.base.shared.array as streaming_array
 from numpy.typing import NDArray
 from streaming import StreamingDataset
 from streaming.base.distributed import maybe_init_dist
@@ -29,7 +30,7 @@ from torch import distributed as dist
 from corpus.errors import UserError
 from training.elastic import check_resume, check_world, fingerprint_fields
 from training.mixture import Cycle, arrange_epoch, plan_epochs
-from training.shm import Ownership, register
+from training.shm import Ownership, PatientSharedMemory, register
 from training.stream import MixtureStream, shard_error
 
 log = logging.getLogger(__name__)
@@ -70,15 +71,17 @@ class ShardIndex:
 
 @contextmanager
 def _seams(ownership: Ownership) -> Iterator[None]:
-    # The library's constructor offers no other seam for these two: its index of samples holds 8 bytes a sample
-    # (8 GB in every rank at 1e9), and its search for a shared-memory number is a race (see training/shm.py).
-    stock = streaming_dataset.Spanner, streaming_dataset.get_shm_prefix
+    # The library's constructor offers no other seam for these: its index of samples holds 8 bytes a sample (8 GB in
+    # every rank at 1e9), and its search for a shared-memory number and its joining of a segment that another rank is
+    # making are races (see training/shm.py).
+    stock = streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory
     streaming_dataset.Spanner = ShardIndex  # type: ignore[misc, assignment]
     streaming_dataset.get_shm_prefix = lambda *_: (ownership.number, ownership.segment)
+    streaming_array.SharedMemory = PatientSharedMemory  # type: ignore[misc]
     try:
         yield
     finally:
-        streaming_dataset.Spanner, streaming_dataset.get_shm_prefix = stock  # type: ignore[misc]
+        streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory = stock  # type: ignore[misc]
 
 
 class MixtureDataset(StreamingDataset):

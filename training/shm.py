@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,7 +39,29 @@ SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, wh
 START_LOCK = "mixture_loader_start"
 ANSWER_BYTES = 16384
 """Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
+JOIN_SECONDS = 60.0
+"""How long a rank waits for another to finish making a segment of theirs."""
 _kept: list[torch.Tensor] = []
+
+
+class PatientSharedMemory(SharedMemory):
+    """The library's segment, for ranks that make one together: the faster creates it, the others join.
+
+    A new segment is empty until its maker has set its size. The library gives it 7 ms for that, then fails.
+    """
+
+    def __init__(
+        self, name: str | None = None, create: bool | None = None, size: int = 0, auto_cleanup: bool = True
+    ) -> None:
+        """As the library's; ValueError when the segment is still empty after JOIN_SECONDS."""
+        deadline = time.monotonic() + JOIN_SECONDS
+        while True:
+            try:
+                super().__init__(name, create, size, auto_cleanup)
+                return
+            except ValueError:  # "cannot mmap an empty file"
+                if time.monotonic() > deadline:
+                    raise
 
 
 def remove_stale() -> list[int]:

@@ -97,6 +97,9 @@ def obtain(
     finally:
         if not held:
             lock.close()
+            if not pin and not entry.config.keep:
+                with _ledger(entry.config.cache) as book:  # its last unit may have ended while it was held here
+                    _delete_unneeded(entry, book)
 
 
 def let_go(entry: Entry) -> None:
@@ -118,17 +121,28 @@ def let_go(entry: Entry) -> None:
             if need["units"] <= 0:
                 del book["needs"][entry.path]
         _touch(book, entry.path)
-        if not entry.config.keep and entry.path not in book["needs"]:
-            _delete(entry.config.cache, book, entry.path)
+        _delete_unneeded(entry, book)
+
+
+def _delete_unneeded(entry: Entry, book: dict[str, Any]) -> None:
+    """With keep=False, delete the file when no unit needs it and nobody holds it (who does comes here after us)."""
+    if not entry.config.keep and entry.path not in book["needs"]:
+        _delete(entry.config.cache, book, entry.path)
 
 
 def plan_needs(config: AcquireConfig, paths: list[str]) -> None:
-    """Tell the ledger which files will be needed: one item per unit, in order. Replaces an earlier plan."""
+    """Tell the ledger which files will be needed: one item per unit, in order. Replaces an earlier plan.
+
+    With keep=False, what a killed build left here and nobody needs any more is deleted.
+    """
     needs: dict[str, dict[str, int]] = {}
     for rank, path in enumerate(paths):
         needs.setdefault(path, {"units": 0, "rank": rank})["units"] += 1
     with _ledger(config.cache) as book:
         book["needs"] = needs
+        if not config.keep:
+            for path in sorted(book["files"].keys() - needs):
+                _delete(config.cache, book, path)
 
 
 @contextlib.contextmanager

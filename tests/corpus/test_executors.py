@@ -56,7 +56,7 @@ def start_build(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]
 
 def kill_worker(out: Path, process: subprocess.Popen[str], which: Callable[[int], int]) -> int:
     """Wait until a worker writes a unit, kill the process ``which`` makes of its id, and return the worker's id."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         for mark in out.glob(".build/*/run-*/running-*"):
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -65,7 +65,8 @@ def kill_worker(out: Path, process: subprocess.Popen[str], which: Callable[[int]
                     os.kill(which(worker), signal.SIGKILL)
                     return worker
         time.sleep(0.01)
-    raise AssertionError(f"no worker was seen: {process.communicate(timeout=60)[1]}")
+    process.kill()
+    raise AssertionError(f"no worker was seen: {process.communicate()[1]}")
 
 
 def parent_of(pid: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_killed_runs_do_not_block_and_live_runs_are_left_alone(stream: Path, tmp
 def test_runs_that_start_at_once_settle_on_different_numbers(stream: Path, tmp_path: Path, start: Any) -> None:
     runs = [start(stream, tmp_path / str(n), workers=0) for n in range(3)]
     assert len({run.batch()[0] for run in runs}) == 3
+
+
+def test_a_rank_waits_for_the_segment_that_another_is_making() -> None:
+    from training.shm import PatientSharedMemory
+
+    path = SHM / f"test_{os.getpid()}_halfway"
+    path.touch()  # what a second rank finds between the two calls that make a segment
+    maker = threading.Timer(0.5, os.truncate, (path, 4096))
+    maker.start()
+    try:
+        segment = PatientSharedMemory(path.name, None, 4096, auto_cleanup=False)
+        assert len(segment.buf) == 4096 and not segment.created_shms
+        segment.cleanup()
+        assert path.exists()
+    finally:
+        path.unlink()
 
 
 def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, start: Any) -> None:

@@ -137,6 +137,40 @@ def test_a_file_goes_with_the_last_unit_that_needs_it(hub, config, make_source):
     assert hub.sent("/lfs/") == 2 * SIZE
 
 
+def test_a_file_goes_though_its_last_unit_ends_while_it_is_still_being_fetched_ahead(
+    hub, config, make_source, monkeypatch
+):
+    config.keep = False
+    source, listing = numbered(hub, make_source, config, 1)
+    complete, units = store.Entry.complete, iter([0])
+
+    def seen(entry: store.Entry) -> bool:
+        if done := bool(complete.fget(entry)):
+            for _ in units:  # the fetcher holds the file, and its only unit comes and goes
+                fetch(source, listing, listing.files[0], config)
+                release(source, listing.files[0], config)
+                assert held(config) == ["0"]
+        return done
+
+    monkeypatch.setattr(store.Entry, "complete", property(seen))
+    with Prefetcher({"s": source}, {"s": listing}, [("s", "data/0")], config) as prefetcher:
+        for thread in prefetcher._threads:
+            thread.join(30)
+    assert next(units, None) is None
+    assert held(config) == []
+
+
+def test_what_a_killed_build_left_is_deleted_by_the_next(hub, config, make_source):
+    source, listing = numbered(hub, make_source, config, 2)
+    bounded = AcquireConfig(cache=config.cache, cache_limit=2 * SIZE)
+    for number in (0, 1):
+        fetch(source, listing, listing.files[number], bounded)
+        release(source, listing.files[number], bounded)
+    config.keep = False
+    with Prefetcher({"s": source}, {"s": listing}, [("s", "data/1")], config):
+        assert held(config) == ["1"]
+
+
 def test_prefetching_stays_ahead_within_the_bound(hub, config, make_source):
     config.cache_limit = 3 * SIZE
     source, listing = numbered(hub, make_source, config, 8)
