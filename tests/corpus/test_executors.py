@@ -133,6 +133,7 @@ def ray_address() -> Iterator[str]:
 
 
 @needs_ray
+@pytest.mark.timeout(600)  # two lost workers are waited for: long where other programs run
 def test_ray_gives_the_same_bytes_though_workers_are_killed(
     small: tuple[Path, dict[str, str]], ray_address: str, tmp_path: Path
 ) -> None:
