@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import orjson
+import xxhash
+import zstandard
 from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import FileInfo, Reader
@@ -23,6 +25,8 @@ from corpus.errors import UserError
 
 INDEX = "index.json"
 ENCODINGS = ("ndarray:uint16", "ndarray:uint32")
+PIECE = 1 << 18
+"""Packed bytes read, and unpacked bytes made, at a time."""
 
 
 class PackedReader(MDSReader):
@@ -141,8 +145,36 @@ class MixtureStream(Stream):
         # Two runs that read the same stream folder may unpack the same shard at once; under the library's fixed
         # temporary name one would truncate the file that the other has just put in place.
         own = f"{raw_filename}.{secrets.token_hex(4)}"
-        super()._decompress_shard_part(zip_info, zip_filename, own, compression)
+        if compression != "zstd":  # not of our builder
+            super()._decompress_shard_part(zip_info, zip_filename, own, compression)
+            os.replace(own, raw_filename)
+            return
+        _unpack(zip_filename, own, zip_info.hashes["xxh64"])
         os.replace(own, raw_filename)
+        if not self.safe_keep_zip:
+            os.remove(zip_filename)
+
+
+def _unpack(packed: str, target: str, xxh64: str) -> None:
+    """Unpack and check a zstd file in one pass; ValueError when it is damaged, and then no target.
+
+    The library holds the file packed and whole, which takes a third longer; a first batch waits for 16 of these.
+    """
+    digest, decompressor = xxhash.xxh64(), zstandard.ZstdDecompressor().decompressobj(write_size=PIECE)
+    intact = False
+    try:
+        with open(packed, "rb") as source, open(target, "wb") as out:
+            while piece := source.read(PIECE):
+                digest.update(piece)
+                out.write(decompressor.decompress(piece))
+        intact = decompressor.eof and digest.hexdigest() == xxh64
+    except zstandard.ZstdError:
+        pass
+    finally:
+        if not intact:
+            Path(target).unlink(missing_ok=True)
+    if not intact:
+        raise ValueError(f"Checksum failure: {packed}")
 
 
 def _files(folder: str) -> Iterator[str]:
