@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from streaming.base.format.mds.reader import MDSReader
 from streaming.base.util import wait_for_file_to_exist
 from streaming.base.world import World
 
+from corpus.collector import collector_off
 from corpus.errors import UserError
 
 INDEX = "index.json"
@@ -71,7 +70,7 @@ class MixtureStream(Stream):
                     wait_for_file_to_exist(str(path), 0.05, self.download_timeout, f"{path} did not arrive in time: ")
                 elif self.remote:
                     os.replace(self._download_file(INDEX, INDEX + ".tmp"), path)
-            with _collector_off():
+            with collector_off():
                 return self._readers(orjson.loads(path.read_bytes())["shards"])
         except UserError:
             raise
@@ -185,18 +184,6 @@ def _files(folder: str) -> Iterator[str]:
                 yield from _files(entry.path)
             else:
                 yield entry.path
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    # Nothing here is garbage, but the collector would walk 1e5 new readers over and over: more than half the time.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:

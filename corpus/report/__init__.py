@@ -45,13 +45,11 @@ def _entry(place: int, name: str, manifest: Manifest, build_dir: Path) -> sectio
 
 
 def _token_bytes(manifest: Manifest, build_dir: Path, entries: list[sections.Entry]) -> TokenBytes:
-    from tokenizers import Tokenizer
-
     data = (build_dir / entries[0].source.stream).parent.parent
     path = data / manifest.tokenizer.path / "tokenizer.json"
     if not path.is_file():
         raise UserError("no such file", where=str(path), fix="Build the recipe again.")
-    return TokenBytes(Tokenizer.from_file(str(path)))
+    return TokenBytes(path.read_bytes())
 
 
 def _page(manifest: Manifest, entries: list[sections.Entry], token_bytes: TokenBytes) -> str:

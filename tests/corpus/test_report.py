@@ -240,7 +240,7 @@ def test_bytes_of_a_tokenizer_with_byte_fallback() -> None:
     vocab = {"<unk>": 0, "<0xE2>": 1, "<0x82>": 2, "<0xAC>": 3, "\u2581the": 4, "\u00e9": 5}
     tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-    token_bytes = TokenBytes(tokenizer)
+    token_bytes = TokenBytes(tokenizer.to_str().encode())
     assert b"".join(map(token_bytes, [4, 5, 1, 2, 3])).decode() == " the\u00e9\u20ac"
     assert token_bytes(99) == b""
 
