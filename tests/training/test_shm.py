@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from loader_ranks import SEQ_LEN, free_port, rank_environment, start_rank, write_stream
 
@@ -122,16 +123,19 @@ def test_runs_that_start_at_once_settle_on_different_numbers(stream: Path, tmp_p
 
 
 def test_a_rank_waits_for_the_segment_that_another_is_making() -> None:
-    from training.shm import PatientSharedMemory
+    from streaming.base.shared import SharedArray
+
+    from training.dataset import _seams
 
     path = SHM / f"test_{os.getpid()}_halfway"
     path.touch()  # what a second rank finds between the two calls that make a segment
     maker = threading.Timer(0.5, os.truncate, (path, 4096))
     maker.start()
     try:
-        segment = PatientSharedMemory(path.name, None, 4096, auto_cleanup=False)
-        assert len(segment.buf) == 4096 and not segment.created_shms
-        segment.cleanup()
+        with _seams(ownership=None):  # type: ignore[arg-type]  # what the library's constructor runs in
+            array = SharedArray(4096, np.uint8, path.name)
+        assert len(array.numpy()) == 4096 and not array.shm.created_shms
+        array.shm.cleanup()
         assert path.exists()
     finally:
         path.unlink()
