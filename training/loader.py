@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from corpus.errors import UserError
+from corpus.process import end_with_parent
 from training.dataset import MixtureDataset, MixtureSource
-from training.process import end_with_parent
 
 __all__ = ["Collator", "MixtureDataset", "MixtureLoader", "MixtureSource", "build_loader"]
 

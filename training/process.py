@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
@@ -13,10 +12,10 @@ from types import FrameType
 from typing import TypeVar
 
 from corpus.errors import UserError, command
+from corpus.process import end_with_parent
 
 T = TypeVar("T")
 
-PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 10.0
 """How long other processes of a machine leave it to the first one to report an error they share."""
 
@@ -51,11 +50,6 @@ def on_first(action: Callable[[], T]) -> T:
     if isinstance(outcome[0], UserError):
         raise outcome[0]
     return outcome[0]  # type: ignore[return-value]
-
-
-def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when the one that started it ends, even by SIGKILL."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
 
 
 def peak_memory() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 from corpus.pipeline.heartbeat import WorkerBeat
+from corpus.process import end_with_parent
 
 OWNER = "CORPUS_BUILD_OWNER"
 """Environment variable with the process id whose death ends the workers."""
@@ -47,8 +47,7 @@ class UnitMarks:
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, however it dies; end it now if that has happened."""
     with contextlib.suppress(OSError, AttributeError):
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(3)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from corpus.collector import collector_off
+from corpus.collector import parse_large
 from corpus.config import Strict
 from corpus.errors import UserError
 from corpus.manifest import StreamRecord
@@ -51,8 +51,7 @@ class TokenBytes:
 
     def __init__(self, tokenizer_json: bytes) -> None:
         # Read as what it is: as a tokenizer it takes four times as long to load.
-        with collector_off():
-            data = orjson.loads(tokenizer_json)
+        data = parse_large(tokenizer_json)
         vocab = data["model"]["vocab"]
         # Unigram models have a list of (token, score), the others token -> id.
         tokens = enumerate(token for token, _ in vocab) if isinstance(vocab, list) else map(reversed, vocab.items())

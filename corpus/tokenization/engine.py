@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from corpus.collector import collector_off
+from corpus.collector import parse_large
 from corpus.errors import UserError
 from corpus.files import write_json
 
@@ -152,15 +152,14 @@ def _differing(fast: Engine, reference: Engine, groups: list[str]) -> list[str]:
 @functools.lru_cache(maxsize=1)  # both engines ask for the same one
 def without_special_tokens(tokenizer_json: str) -> str:
     """The tokenizer as JSON with special added tokens, post-processing, truncation and padding removed."""
-    with collector_off():
-        data = orjson.loads(tokenizer_json)
+    data = parse_large(tokenizer_json)
     data["added_tokens"] = [token for token in data.get("added_tokens") or [] if not token.get("special")]
     data["post_processor"] = data["truncation"] = data["padding"] = None
     return orjson.dumps(data).decode()
 
 
 def _special_tokens(tokenizer_json: str) -> list[dict[str, Any]]:
-    added = orjson.loads(tokenizer_json).get("added_tokens") or []
+    added = parse_large(tokenizer_json).get("added_tokens") or []
     return [token for token in added if token.get("special")]
 
 

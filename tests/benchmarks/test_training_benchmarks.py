@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
 import pytest
 
 from benchmarks import loader, resume, train_step
+from tests.benchmarks.conftest import Rows
 
 
-def rows_of(
-    module: ModuleType, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, Any]]:
-    out = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments.split(), "--out", str(out)])
-    module.main()
-    figures = json.loads(out.read_bytes())
-    assert {"processor", "cores", "versions"} <= set(figures["machine"])
-    return figures["rows"]
-
-
-def test_loaders_are_measured_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaders_are_measured_side_by_side(rows_of: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "DEVICE_RATE", 2_000_000)
-    rows = rows_of(loader, "--samples 400 --batches 20 --paced-batches 5", tmp_path, monkeypatch)
+    rows = rows_of(loader, "--samples 400 --batches 20 --paced-batches 5")
     assert [row["loader"].split(",")[0] for row in rows] == ["ours", "stock StreamingDataset", "memory map"]
     assert all(row["M tokens/s"] > 0 and 0 <= row["wait %"] < 100 for row in rows)
 
 
-def test_resumes_are_measured_with_shards_unpacked_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumes_are_measured_with_shards_unpacked_and_packed(rows_of: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "POSITIONS", (0.5,))
-    rows = rows_of(resume, "--scale 1e-6 --shard-bytes 65536", tmp_path, monkeypatch)
+    rows = rows_of(resume, "--scale 1e-6 --shard-bytes 65536")
     assert [row["position"] for row in rows] == ["50%, unpacked", "50%, packed"]
     assert all(row["step"] == rows[0]["step"] > 0 and row["batch, s"] > 0 for row in rows)
 
 
-def test_the_real_trainer_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_trainer_is_measured(rows_of: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     ways = train_step._ways
     monkeypatch.setattr(train_step, "_ways", lambda *given: ways(*given)[-1:])  # each costs ten seconds of imports
     small = "--size 140m --seq-len 16 --batch 2 --steps 3 --workers 1 --kd"
-    (row,) = rows_of(train_step, small, tmp_path, monkeypatch)
+    (row,) = rows_of(train_step, small)
     assert row["size, sequence: way"] == "140m-scaled 16: trainer, cached teacher"
     assert row["tokens/s"] > 0 and row["MFU %"] > 0 and 0 <= row["data wait %"] < 100
 
