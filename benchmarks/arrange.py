@@ -30,7 +30,7 @@ def main() -> None:
     if args.run:
         import streaming  # noqa: F401  # seconds and half a gigabyte that are not the arrangement's
 
-        from training.process import peak_memory
+        from training.run.process import peak_memory
 
         way, samples = args.run[0], int(args.run[1])
         before = peak_memory()
@@ -66,7 +66,7 @@ def ours(samples: int) -> None:
     from streaming.base.partition import get_partitions
     from streaming.base.shuffle import get_shuffle
 
-    from training.mixture import Cycle, arrange_epoch, plan_epochs
+    from training.data.mixture import Cycle, arrange_epoch, plan_epochs
 
     batch = 2048
     plan = plan_epochs(WEIGHTS, samples // batch, batch, 1 << 20)

@@ -62,8 +62,8 @@ def _write(folder: Path, samples: int, seed: int) -> Path:
 
 
 def _ours(sources: list[Path], args: argparse.Namespace) -> Callable[[], Iterable[Any]]:
-    from training.dataset import MixtureSource
-    from training.loader import build_loader
+    from training.data.dataset import MixtureSource
+    from training.data.loader import build_loader
 
     def fresh() -> Iterable[Any]:
         return build_loader(

@@ -72,7 +72,7 @@ def main() -> None:
 
 def lay_out(folder: Path, recipe_path: Path, scale: float, shard_bytes: int) -> tuple[dict[str, Any], int]:
     """Write the recipe's streams below `folder`; returns what `resume` needs but step and workers, and the shards."""
-    from corpus.recipe import load_recipe
+    from corpus.recipe.model import load_recipe
     from training.simulate import source_samples
 
     recipe = load_recipe(recipe_path)
@@ -139,8 +139,8 @@ def resume(
     Call in a fresh process, so that imports and memory are its own.
     """
     marks = [time.perf_counter()]
-    from training.loader import MixtureDataset, MixtureSource, build_loader
-    from training.process import peak_memory
+    from training.data.loader import MixtureDataset, MixtureSource, build_loader
+    from training.run.process import peak_memory
 
     marks.append(time.perf_counter())
     loader = build_loader(

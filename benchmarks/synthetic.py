@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from corpus.manifest import STREAM_FILE, Documents, Manifest, ManifestSource, Tokenizer
-from corpus.mds import SHARD_BYTES, ShardWriter
-from corpus.recipe import load_recipe
+from corpus.recipe.model import load_recipe
+from corpus.records.manifest import Manifest, ManifestSource
+from corpus.records.stream import STREAM_FILE, Documents, Tokenizer
+from corpus.streams.mds import SHARD_BYTES, ShardWriter
 
 SHARES = {"a": 0.7, "b": 0.3}
 SAMPLES = 128
@@ -87,10 +88,10 @@ def write_ids(
 def _write_teacher(build: Path, manifest: Manifest) -> None:
     import torch
 
+    from training.data.samples import StreamSamples
     from training.distillation.cache import TeacherRecord, shard_writer, write_record
     from training.distillation.identity import TeacherIdentity
     from training.distillation.loss import TopK
-    from training.samples import StreamSamples
 
     identity = TeacherIdentity(name=TEACHER, config_sha256="0" * 64, weights_sha256="0" * 64)
     generator = torch.Generator().manual_seed(0)

@@ -82,8 +82,8 @@ def main() -> None:
 
     import torch
 
-    from training.peak import peak_of
-    from training.sizes import flops_per_token, get_size, scaled_down
+    from training.model.shapes import flops_per_token, get_size, scaled_down
+    from training.run.peak import peak_of
 
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
@@ -154,9 +154,10 @@ def model_alone(way: Way) -> Figures:
     """Steps of the model and its optimiser; the same weights and batches whatever the way."""
     import torch
 
-    from training.model import CHUNK, MobileLM
-    from training.optim import decay_groups
-    from training.sizes import get_size, scaled_down
+    from training.model.decoder import MobileLM
+    from training.model.losses import CHUNK
+    from training.model.shapes import get_size, scaled_down
+    from training.run.optimizer import decay_groups
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
@@ -193,8 +194,8 @@ def trainer(way: Way) -> Figures:
     import torch
 
     from benchmarks.synthetic import write_build
-    from training.runs import read_metrics
-    from training.sizes import get_size, scaled_down
+    from training.model.shapes import get_size, scaled_down
+    from training.run.folder import read_metrics
     from training.train import main as train
 
     on_gpu = torch.cuda.is_available()
@@ -227,7 +228,7 @@ def _peak_memory() -> float:
     """In GB: of the device on a GPU, else of the process."""
     import torch
 
-    from training.process import peak_memory
+    from training.run.process import peak_memory
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9

@@ -20,17 +20,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from corpus.errors import UserError, command, nearest
+from corpus.base.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
     from corpus.cleaning.specs import CleaningStep
-    from corpus.manifest import Manifest, StreamRecord, Tokenizer
+    from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.executors import Cluster
-    from corpus.pipeline.plan import StreamPlan
     from corpus.pipeline.run import Progress
     from corpus.pipeline.steps import Job
-    from corpus.progress import BuildDisplay, SourceTotals
-    from corpus.recipe import Recipe
+    from corpus.recipe.model import Recipe
+    from corpus.records.manifest import Manifest
+    from corpus.records.stream import StreamRecord, Tokenizer
+    from corpus.streams.plan import StreamPlan
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             build(options)
         except OSError as error:
-            from corpus.files import full_disk, is_full
+            from corpus.base.files import full_disk, is_full
 
             if is_full(error):
                 raise full_disk(options.out) from None
@@ -152,12 +153,12 @@ def _count(text: str) -> int:
 
 def build(options: Options) -> Manifest | None:
     """Run a build; returns the manifest, or None for a dry run or a partial (`--only`) build."""
-    from corpus.recipe import load_recipe
+    from corpus.recipe.model import load_recipe
 
     started = time.monotonic()
     recipe = load_recipe(options.recipe)
     if options.stand_ins:
-        from corpus.catalogue.standins import with_stand_ins
+        from corpus.recipe.stand_ins import with_stand_ins
 
         recipe, replaced = with_stand_ins(recipe)
         for gated, open_one in replaced.items():
@@ -172,8 +173,8 @@ def build(options: Options) -> Manifest | None:
     records: dict[str, StreamRecord] = {}
     wanted = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
     if options.store:
-        from corpus.store import StorePath
-        from corpus.upload import check_store, upload_build, upload_stream
+        from corpus.streams.store import StorePath
+        from corpus.streams.upload import check_store, upload_build, upload_stream
 
         store = StorePath(options.store)
         closed = [name for name, plan in wanted.items() if not plan.source.redistributable]
@@ -185,7 +186,7 @@ def build(options: Options) -> Manifest | None:
                 # What a killed build left; a live one would hold the lock.
                 shutil.rmtree(plan.folder / "work", ignore_errors=True)
         make_units(recipe, plans, wanted, options)
-        from corpus.streams import finalise
+        from corpus.streams.finish import finalise
 
         for name, plan in wanted.items():
             records[name] = finalise(plan)
@@ -217,13 +218,13 @@ def phase_tokens(recipe: Recipe, max_tokens: int | None) -> int:
 def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan], Tokenizer]:
     """Find every source's files, the tokenizer, and from them each entry's stream."""
     from corpus.acquire import AcquireConfig, preflight
-    from corpus.catalogue import find_source
-    from corpus.inputs import all_origins, evaluation_files, source_inputs
-    from corpus.mixing import draws
+    from corpus.catalogue.load import find_source
     from corpus.pipeline.corpus_steps import with_corpus_steps
-    from corpus.pipeline.plan import StreamPlan
+    from corpus.recipe.shares import draws
+    from corpus.streams.inputs import all_origins, evaluation_files, source_inputs
+    from corpus.streams.plan import StreamPlan
     from corpus.tokenization.engine import choose_engine
-    from corpus.tokenization.spec import resolve_tokenizer
+    from corpus.tokenization.resolve import resolve_tokenizer
 
     data = options.out.resolve()
     config = AcquireConfig(
@@ -309,10 +310,10 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
     """
     from corpus.acquire import Prefetcher
     from corpus.pipeline.corpus_steps import run_corpus_steps
+    from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.run import run_jobs
     from corpus.pipeline.steps import Job
-    from corpus.progress import BuildDisplay, SourceTotals
-    from corpus.streams import missing_units, unit_bytes
+    from corpus.streams.finish import missing_units, unit_bytes
 
     data = options.out.resolve()
     work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
@@ -377,8 +378,8 @@ def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from corpus.progress import file_size
-    from corpus.streams import missing_units
+    from corpus.base.numbers import file_size
+    from corpus.streams.finish import missing_units
 
     table = Table(title=f"{recipe.name}: what would be built", title_justify="left")
     for column in ("entry", "stream", "files", "stored", "units", "to make", "licence"):
@@ -400,11 +401,11 @@ def _write_manifest(
     options: Options,
     seconds: float,
 ) -> Manifest:
-    from corpus.files import fingerprint
-    from corpus.manifest import Manifest, ManifestSource
-    from corpus.mixing import draws
-    from corpus.report import write_report
-    from corpus.show import show_manifest
+    from corpus.base.files import fingerprint
+    from corpus.recipe.shares import draws
+    from corpus.records.manifest import Manifest, ManifestSource
+    from corpus.report.page import write_report
+    from corpus.report.tables import show_manifest
 
     tokens = phase_tokens(recipe, options.max_tokens)
     drawn = draws({name: entry.weight for name, entry in recipe.mixture.items()}, tokens // recipe.seq_len)

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command, nearest
-from corpus.mds import INDEX_FILE, read_shard
-from corpus.store import location
+from corpus.base.errors import UserError, command, nearest
+from corpus.streams.mds import INDEX_FILE, read_shard
+from corpus.streams.store import location
 
 if TYPE_CHECKING:
-    from corpus.manifest import Manifest, StreamRecord
+    from corpus.records.manifest import Manifest
+    from corpus.records.stream import StreamRecord
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,7 +40,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def inspect(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code (1 when --verify found damage)."""
-    from corpus.manifest import MANIFEST_FILE, STREAM_FILE, load_manifest, load_stream, read_json
+    from corpus.base.files import read_json
+    from corpus.records.manifest import MANIFEST_FILE, load_manifest
+    from corpus.records.stream import STREAM_FILE, load_stream
 
     path: Path = args.path
     expected: dict[str, str] = {}
@@ -69,8 +72,8 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, data: dict[str, Any], shown: Manifest | StreamRecord) -> int:
-    from corpus.manifest import Manifest
-    from corpus.show import show_manifest, show_stream
+    from corpus.records.manifest import Manifest
+    from corpus.report.tables import show_manifest, show_stream
 
     if args.json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
@@ -82,7 +85,8 @@ def _print(args: argparse.Namespace, data: dict[str, Any], shown: Manifest | Str
 
 
 def _published(args: argparse.Namespace, file: Path) -> int:
-    from corpus.published import load_published, show_published
+    from corpus.recipe.published import load_published
+    from corpus.report.tables import show_published
 
     if args.verify or args.samples or args.hits:
         raise UserError("is a published reference: it has no shards", where=str(file), fix="Point to a build.")
@@ -95,8 +99,8 @@ def _published(args: argparse.Namespace, file: Path) -> int:
 
 
 def _verify(args: argparse.Namespace, streams: dict[str, Path], expected: dict[str, str]) -> int:
-    from corpus.manifest import load_stream
-    from corpus.streams import damaged_files
+    from corpus.records.stream import load_stream
+    from corpus.streams.finish import damaged_files
 
     report = {name: damaged_files(folder) for name, folder in streams.items()}
     for name, fingerprint in expected.items():
@@ -133,8 +137,8 @@ def contaminated_documents(folder: Path) -> list[dict[str, Any]]:
     Raises UserError when the stream does not tell of all of them.
     """
     from corpus.cleaning.specs import CONTAMINATED
-    from corpus.manifest import load_stream
-    from corpus.pipeline.plan import HITS_FILE
+    from corpus.records.stream import load_stream
+    from corpus.streams.plan import HITS_FILE
 
     documents: list[dict[str, Any]] = []
     record = load_stream(folder)
@@ -152,7 +156,7 @@ def contaminated_documents(folder: Path) -> list[dict[str, Any]]:
 
 
 def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:
-    from corpus.manifest import load_stream
+    from corpus.records.stream import load_stream
 
     count, name = args.samples
     if not count.isdigit() or not int(count):

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command
+from corpus.base.errors import UserError, command
 
 if TYPE_CHECKING:
     from corpus.catalogue.models import Source
-    from corpus.recipe import Recipe
+    from corpus.recipe.model import Recipe
 
 STORED_BYTES_PER_TOKEN = 1.4
 """Bytes of a compressed MDS shard per token, measured with Llama 3's ids: from 1.05 (LaTeX, code) to 1.4 (prose)."""
@@ -90,8 +90,8 @@ def make_plan(
     max_tokens: int | None = None, replaced: dict[str, str] | None = None,
 ) -> Plan:  # fmt: skip
     """Plan a recipe; raises UserError when it names unknown sources or repeats one beyond its max_epochs."""
-    from corpus.catalogue import find_source
-    from corpus.mixing import draws, exact_shares
+    from corpus.catalogue.load import find_source
+    from corpus.recipe.shares import draws, exact_shares
 
     per_step = recipe.training.global_batch * recipe.seq_len
     tokens = recipe.tokens if max_tokens is None else min(recipe.tokens, -(-max_tokens // per_step) * per_step)
@@ -129,8 +129,8 @@ def _source_plan(
     recipe: Recipe, name: str, source: Source, *, weight: float, asked: float, drawn: int, max_epochs: float | None,
     scaled: bool,
 ) -> SourcePlan:  # fmt: skip
-    from corpus.catalogue import stand_ins
-    from corpus.published import published_counts
+    from corpus.catalogue.load import stand_ins
+    from corpus.recipe.published import published_counts
 
     estimated = []
     _, tokens, _ = published_counts(source, recipe.phase)
@@ -188,7 +188,7 @@ def measured_rate() -> tuple[float, str]:
 
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from corpus.embedded import records
+    from corpus.acquire.embedded import records
     from corpus.tokenization.engine import choose_engine, load_engine
 
     texts, size = [], 0
@@ -221,7 +221,7 @@ def add_online(plan: Plan, recipe: Recipe, base_dir: Path) -> Plan:
     """The plan with sizes and access as the servers tell them now."""
     import dataclasses
 
-    from corpus.catalogue import find_source
+    from corpus.catalogue.load import find_source
     from corpus.sources import check_source
 
     sources = {}
@@ -284,8 +284,8 @@ def _positive(text: str) -> float:
 
 def write_references(recipes: list[Path], folder: Path) -> list[Path]:
     """Write the published reference of each recipe (of all documented ones when none is named)."""
-    from corpus.published import published_manifest, write_published
-    from corpus.recipe import load_recipe
+    from corpus.recipe.model import load_recipe
+    from corpus.recipe.published import published_manifest, write_published
 
     paths = recipes or sorted(Path("recipes").glob("*.yaml"))
     if not paths:
@@ -304,8 +304,8 @@ def main(argv: list[str] | None = None) -> None:
             return
         if not args.recipes:
             raise UserError("name a recipe file", fix="`ls recipes` lists them.")
-        from corpus.catalogue.standins import with_stand_ins
-        from corpus.recipe import load_recipe
+        from corpus.recipe.model import load_recipe
+        from corpus.recipe.stand_ins import with_stand_ins
 
         recipes = [load_recipe(path) for path in args.recipes]
         rate, note = (args.rate, "as given") if args.rate else measured_rate()
@@ -321,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
             shown = [plan_json(plan) for plan in plans]
             print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2, ensure_ascii=False))
         else:
-            from corpus.show_plan import show_plan
+            from corpus.report.estimate import show_plan
 
             for plan in plans:
                 show_plan(plan)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command
+from corpus.base.errors import UserError, command
 
 if TYPE_CHECKING:
     from corpus.acquire import CheckResult
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def check_source(source: Source, base_dir: Path, mirror: Path | None = None) -> CheckResult:
     """Whether a source and whatever is joined into it can be reached, with file counts and bytes; downloads nothing."""
     from corpus.acquire import AcquireConfig, CheckResult, check
-    from corpus.prepare import input_origins
+    from corpus.documents.joins import input_origins
 
     with tempfile.TemporaryDirectory() as cache:
         config = AcquireConfig(cache=Path(cache), mirror=mirror, base_dir=base_dir)
@@ -54,7 +54,7 @@ def where(source: Source) -> str:
 
 
 def _list(as_json: bool) -> None:
-    from corpus.catalogue import load_catalogue
+    from corpus.catalogue.load import load_catalogue
 
     catalogue = load_catalogue()
     if as_json:
@@ -63,8 +63,8 @@ def _list(as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from corpus.progress import si
-    from corpus.show import console
+    from corpus.base.numbers import si
+    from corpus.report.tables import console
 
     table = Table(title=f"{len(catalogue)} sources", title_justify="left")
     for column in ("name", "from", "rows", "tokens", "access", "licence", "stand-in for"):
@@ -88,7 +88,7 @@ def _facts(source: Source) -> dict[str, Any]:
 
 
 def _show(name: str, as_json: bool) -> None:
-    from corpus.catalogue import find_source, stand_ins
+    from corpus.catalogue.load import find_source, stand_ins
 
     source = find_source(name)
     facts = {"name": name, **_facts(source), "stand_ins": stand_ins(name)}
@@ -103,8 +103,8 @@ def _show(name: str, as_json: bool) -> None:
 def _check(name: str, as_json: bool, mirror: Path | None) -> int:
     from dataclasses import asdict
 
-    from corpus.catalogue import find_source
-    from corpus.progress import file_size
+    from corpus.base.numbers import file_size
+    from corpus.catalogue.load import find_source
 
     source = find_source(name)
     result = check_source(source, Path(), mirror)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from corpus.errors import UserError, command
+from corpus.base.errors import UserError, command
 
 RECIPE = "recipes/sample.yaml"
 DATA, RUNS = Path("data"), Path("runs")

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command
-from corpus.files import write_json
+from corpus.base.errors import UserError, command
+from corpus.base.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table

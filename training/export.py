@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command
-from corpus.manifest import Manifest, load_manifest, read_json
-from training.sizes import ModelConfig
+from corpus.base.errors import UserError, command
+from corpus.base.files import read_json
+from corpus.records.manifest import Manifest, load_manifest
+from training.model.shapes import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +34,8 @@ def export_hf(
     """
     from safetensors.torch import save_file
 
-    from training.hf import CONFIG_FILE, WEIGHTS_FILE, hf_config, new_folder, to_hf, write_json
-    from training.model_card import model_card
+    from training.hf.config import CONFIG_FILE, WEIGHTS_FILE, hf_config, new_folder, to_hf, write_json
+    from training.hf.model_card import model_card
 
     bos_id = manifest.tokenizer.bos_id if manifest else None
     eos_id = manifest.tokenizer.eos_id if manifest else None
@@ -83,7 +84,7 @@ def export_run(run: Path, out_dir: Path) -> None:
     """Export the newest weights of a run folder; raises UserError when it is none."""
     record, manifest = read_json(run / "run.json"), load_manifest(run / "manifest.json")
     # Imported here: `--help` should not wait for what reading checkpoints needs.
-    from training.runs import load_weights
+    from training.run.folder import load_weights
 
     state_dict, cfg = load_weights(run)
     tokenizer_json = run / "tokenizer" / "tokenizer.json"

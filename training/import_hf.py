@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError, command
-from corpus.manifest import read_json
-from training.sizes import SIZES, ModelConfig, get_size
+from corpus.base.errors import UserError, command
+from corpus.base.files import read_json
+from training.model.shapes import SIZES, ModelConfig, get_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def import_hf(folder: Path, cfg: ModelConfig, out_dir: Path) -> tuple[ModelConfi
     """
     from safetensors.torch import save_file
 
-    from training.hf import CONFIG_FILE, new_folder, write_json
+    from training.hf.config import CONFIG_FILE, new_folder, write_json
 
     where = str(folder / CONFIG_FILE)
     config = _with_rope(read_json(folder / CONFIG_FILE))
@@ -132,7 +132,7 @@ def _adopt(cfg: ModelConfig, kind: str, config: dict[str, Any], where: str) -> t
 
 def _check_config(config: dict[str, Any], cfg: ModelConfig, unrolled: bool, where: str) -> None:
     """Raise UserError naming every field that differs from the size's."""
-    from training.hf import hf_config
+    from training.hf.config import hf_config
 
     wanted = hf_config(cfg)
     if not unrolled:
@@ -178,7 +178,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """The safetensors file of each tensor in the folder, sharded or not."""
     from safetensors import SafetensorError, safe_open
 
-    from training.hf import WEIGHTS_FILE
+    from training.hf.config import WEIGHTS_FILE
 
     index = folder / f"{WEIGHTS_FILE}.index.json"
     if index.exists():
@@ -206,8 +206,8 @@ def _read_state(folder: Path, kind: str, cfg: ModelConfig, unrolled: bool) -> di
     import torch
     from safetensors import safe_open
 
-    from training.hf import EMBEDDING, HEAD, QK_NORMS, tensor_names
-    from training.model import MobileLM
+    from training.hf.config import EMBEDDING, HEAD, QK_NORMS, tensor_names
+    from training.model.decoder import MobileLM
 
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in MobileLM(cfg).state_dict().items()}

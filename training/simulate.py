@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.errors import command
-from corpus.recipe import Recipe, load_recipe
-from training.elastic import check_world, legal_world_sizes
-from training.process import peak_memory
+from corpus.base.errors import command
+from corpus.recipe.model import Recipe, load_recipe
+from training.data.elastic import check_world, legal_world_sizes
+from training.run.process import peak_memory
 
 if TYPE_CHECKING:
-    from training.dataset import MixtureDataset
+    from training.data.dataset import MixtureDataset
 
 SHARD_BYTES = 64 << 20
 """Unpacked size of a shard, as the builder writes them."""
@@ -124,8 +124,8 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
 
 def source_samples(recipe: Recipe) -> tuple[dict[str, int], list[str]]:
     """Samples of each mixture entry's stream by its published tokens, and the entries that have none published."""
-    from corpus.catalogue import find_source
-    from corpus.published import published_counts
+    from corpus.catalogue.load import find_source
+    from corpus.recipe.published import published_counts
 
     samples, assumed = {}, []
     for name, entry in recipe.mixture.items():
@@ -164,7 +164,7 @@ def write_index(folder: Path, *, samples: int, seq_len: int) -> None:
 
 
 def _open(recipe: Recipe, folder: Path, names: list[str]) -> MixtureDataset:
-    from training.dataset import MixtureDataset, MixtureSource
+    from training.data.dataset import MixtureDataset, MixtureSource
 
     # The folder is named as remote as well: shards are allowed to be missing from a cache only.
     sources = [MixtureSource(n, folder / n, str(folder / n), recipe.mixture[n].weight) for n in names]
@@ -205,7 +205,7 @@ def _bytes(dataset: MixtureDataset, shards: Iterable[int], *, stored: bool) -> i
 
 def report(result: Simulation, recipe: Recipe, cache: int | None) -> str:
     """The result as lines for people; `cache` is the bytes of cache a node has."""
-    from corpus.progress import file_size
+    from corpus.base.numbers import file_size
 
     legal = legal_world_sizes(recipe.training.global_batch, recipe.training.canonical_nodes, result.gpus)
     where = f"{result.recipe} on {result.nodes} nodes x {result.gpus} GPUs"

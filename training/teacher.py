@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpus.errors import UserError, command
-from corpus.manifest import Manifest, load_manifest
-from corpus.recipe import load_recipe
+from corpus.base.errors import UserError, command
+from corpus.recipe.model import load_recipe
+from corpus.records.manifest import Manifest, load_manifest
+from training.data.samples import StreamSamples
 from training.distillation.cache import TeacherRecord, missing_shards, shard_writer, write_record
 from training.distillation.identity import TeacherIdentity, check_vocabulary, identify, teacher_folder
-from training.progress import Progress
-from training.samples import StreamSamples
+from training.run.progress import Progress
 
 if TYPE_CHECKING:
+    from training.data.loader import Collator
     from training.distillation.teacher import OnlineTeacher
-    from training.loader import Collator
 
 LOGITS_AT_ONCE = 1024
 """Tokens whose float32 logits exist at once."""
@@ -145,7 +145,7 @@ def _write_shard(
 
 
 def _collator(manifest: Manifest, document_mask: bool) -> Collator:
-    from training.loader import Collator
+    from training.data.loader import Collator
 
     facts, boundary = manifest.tokenizer, manifest.boundary
     return Collator(

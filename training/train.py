@@ -10,8 +10,8 @@ if __package__ in (None, ""):
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from training.config import check_device, check_startable, parse_args, plan, resolve
-from training.process import reported_once
+from training.run.options import check_device, check_startable, parse_args, plan, resolve
+from training.run.process import reported_once
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_args(argv)
     with reported_once():
         if options.dry_run:
-            from training.dry_run import report
+            from training.run.dry_run import report
 
             print(report(options, plan(options)))
             return
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         for phase in phases:
             check_startable(phase)
         check_device(options)
-        from training.run import run
+        from training.run.trainer import run
 
         run(options, phases)
 

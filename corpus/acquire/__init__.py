@@ -12,9 +12,9 @@ from corpus.acquire.access import check, preflight
 from corpus.acquire.listing import list_files
 from corpus.acquire.local import fetch_local
 from corpus.acquire.models import AcquireConfig, CheckResult, Listing, SourceFile
+from corpus.acquire.origins import Upstream
 from corpus.acquire.prefetch import Prefetcher
 from corpus.acquire.remote import bring_here, give_back, is_remote
-from corpus.catalogue.models import Source
 
 __all__ = [
     "AcquireConfig",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-def fetch(source: Source, listing: Listing, file: SourceFile, config: AcquireConfig) -> Path:
+def fetch(source: Upstream, listing: Listing, file: SourceFile, config: AcquireConfig) -> Path:
     """A complete, verified local copy of ``file``; for local files the path itself.
 
     Processes that want the same file at once download it once. Under a bound the file stays until :func:`release`
@@ -41,7 +41,7 @@ def fetch(source: Source, listing: Listing, file: SourceFile, config: AcquireCon
     return fetch_local(file, source.title)
 
 
-def release(source: Source, file: SourceFile, config: AcquireConfig) -> None:
+def release(source: Upstream, file: SourceFile, config: AcquireConfig) -> None:
     """The caller, one unit, no longer needs the file it fetched."""
     if is_remote(source, config):
         give_back(file)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from corpus.acquire import http, hub, objects, urls
 from corpus.acquire.listing import list_files
 from corpus.acquire.models import AcquireConfig, CheckResult, Listing, SourceFile
+from corpus.acquire.origins import HubOrigin, Upstream, UrlsOrigin
 from corpus.acquire.remote import access_fix, entry, is_remote
 from corpus.acquire.transfer import AccessDenied, retrying
-from corpus.catalogue.models import HubOrigin, Source, UrlsOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 
-def check(source: Source, config: AcquireConfig) -> CheckResult:
+def check(source: Upstream, config: AcquireConfig) -> CheckResult:
     """Whether a source can be read with the login at hand, and how much it is. Downloads nothing."""
     return _check(source, config, local_is_enough=False)
 
 
-def _check(source: Source, config: AcquireConfig, *, local_is_enough: bool) -> CheckResult:
+def _check(source: Upstream, config: AcquireConfig, *, local_is_enough: bool) -> CheckResult:
     """``local_is_enough``: do not ask the server about a source whose files are all downloaded."""
     files = size = 0
     try:
@@ -36,7 +37,7 @@ def _check(source: Source, config: AcquireConfig, *, local_is_enough: bool) -> C
     return CheckResult(True, False, files, size, None, None, listing)
 
 
-def _touch(source: Source, file: SourceFile, where: str) -> None:
+def _touch(source: Upstream, file: SourceFile, where: str) -> None:
     """Ask for the head of a file; raises what a download would."""
     if isinstance(source.origin, HubOrigin):
         with http.request("HEAD", file.url, hub.headers(), where, follow=False):
@@ -48,7 +49,7 @@ def _touch(source: Source, file: SourceFile, where: str) -> None:
             pass
 
 
-def preflight(sources: dict[str, Source], config: AcquireConfig) -> dict[str, Listing]:
+def preflight(sources: Mapping[str, Upstream], config: AcquireConfig) -> dict[str, Listing]:
     """List and try all sources at once; the files of each.
 
     Raises one UserError that names every source that cannot be read, and why.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 CHUNK = 1 << 20
 """Bytes read, hashed and written at a time."""

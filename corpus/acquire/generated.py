@@ -7,10 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from corpus import embedded
+from corpus.acquire import embedded
 from corpus.acquire.disk import disk_errors, lock_path, locked, read_json, sync_folder, write_json
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
-from corpus.catalogue.models import EmbeddedOrigin
+from corpus.acquire.origins import EmbeddedOrigin
 
 PART = "part-00000.jsonl"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus.acquire.disk import read_json, short_hash, write_json
-from corpus.errors import UserError
-from corpus.files import sha256_file
+from corpus.base.errors import UserError
+from corpus.base.files import sha256_file
 
 HASHERS = 4
 """Files hashed at once: reading a large local corpus is the slowest part of listing it."""

@@ -18,7 +18,7 @@ import urllib3
 
 from corpus.acquire.disk import CHUNK
 from corpus.acquire.transfer import AccessDenied, Body, Retry
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two pieces of an answer."""

@@ -11,9 +11,9 @@ from corpus.acquire import http
 from corpus.acquire.disk import read_json, short_hash, write_json
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name, select, static_prefix
+from corpus.acquire.origins import HubOrigin
 from corpus.acquire.transfer import AccessDenied, Retry, retrying
-from corpus.catalogue.models import HubOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 LOGIN = "Log in with `hf auth login` or set HF_TOKEN"
 

@@ -7,11 +7,11 @@ from corpus.acquire.hub import list_hub
 from corpus.acquire.local import list_local, list_mirror
 from corpus.acquire.models import AcquireConfig, Listing
 from corpus.acquire.objects import list_objects
+from corpus.acquire.origins import EmbeddedOrigin, FilesOrigin, HubOrigin, Upstream, UrlsOrigin
 from corpus.acquire.urls import list_urls
-from corpus.catalogue.models import EmbeddedOrigin, FilesOrigin, HubOrigin, Source, UrlsOrigin
 
 
-def list_files(source: Source, config: AcquireConfig) -> Listing:
+def list_files(source: Upstream, config: AcquireConfig) -> Listing:
     """The files of a source at its pinned revision; nothing is downloaded but listings, which are cached.
 
     Raises UserError when a pattern matches nothing, a name is unsafe, or the source cannot be reached.

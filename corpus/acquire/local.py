@@ -10,8 +10,8 @@ from pathlib import Path
 from corpus.acquire.hashes import contents
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import inside, is_glob, safe_name, select, static_prefix
-from corpus.catalogue.models import FilesOrigin, HubOrigin, S3Origin
-from corpus.errors import UserError
+from corpus.acquire.origins import FilesOrigin, HubOrigin, S3Origin
+from corpus.base.errors import UserError
 
 
 def list_local(origin: FilesOrigin, config: AcquireConfig, where: str) -> Listing:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 MAX_NAME_BYTES = 1024
 MAX_PART_BYTES = 200

@@ -10,9 +10,9 @@ from typing import Any
 from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import is_glob, safe_name, select, static_prefix
+from corpus.acquire.origins import S3Origin
 from corpus.acquire.transfer import AccessDenied, Body, Retry, retrying
-from corpus.catalogue.models import S3Origin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 
 def list_objects(origin: S3Origin, config: AcquireConfig, where: str) -> Listing:

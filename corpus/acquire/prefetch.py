@@ -9,10 +9,10 @@ from types import TracebackType
 
 from corpus.acquire import remote
 from corpus.acquire.models import AcquireConfig, Listing
+from corpus.acquire.origins import Upstream
 from corpus.acquire.store import plan_needs
 from corpus.acquire.transfer import Cancelled
-from corpus.catalogue.models import Source
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Upstream],
         listings: Mapping[str, Listing],
         order: Iterable[tuple[str, str]],
         config: AcquireConfig,

@@ -11,16 +11,16 @@ from corpus.acquire import http, hub, objects, urls
 from corpus.acquire.disk import short_hash
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile
 from corpus.acquire.names import inside
+from corpus.acquire.origins import HubOrigin, S3Origin, Upstream, UrlsOrigin
 from corpus.acquire.store import Entry, let_go, obtain
 from corpus.acquire.transfer import AccessDenied, Job, Open, download
-from corpus.catalogue.models import HubOrigin, S3Origin, Source, UrlsOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 _fetched: dict[SourceFile, Entry] = {}
 """What this process fetched under a bound; a SourceFile's URL tells repository and commit."""
 
 
-def access_fix(source: Source) -> str | None:
+def access_fix(source: Upstream) -> str | None:
     """What to do when a source denies access: the page with its terms, and how to log in."""
     page = source.gate
     if page is None and isinstance(source.origin, HubOrigin):
@@ -28,12 +28,12 @@ def access_fix(source: Source) -> str | None:
     return f"Accept the terms at {page}. {hub.LOGIN}." if page else None
 
 
-def is_remote(source: Source, config: AcquireConfig) -> bool:
+def is_remote(source: Upstream, config: AcquireConfig) -> bool:
     """Whether the source's files are downloaded (not local, generated or in the mirror)."""
     return config.mirror is None and isinstance(source.origin, (HubOrigin, UrlsOrigin, S3Origin))
 
 
-def entry(source: Source, listing: Listing, file: SourceFile, config: AcquireConfig) -> Entry:
+def entry(source: Upstream, listing: Listing, file: SourceFile, config: AcquireConfig) -> Entry:
     """Where a file is kept in the cache; raises UserError for a name that would lead out of it."""
     origin = source.origin
     where = f"{source.title}: {file.name}"
@@ -50,7 +50,7 @@ def entry(source: Source, listing: Listing, file: SourceFile, config: AcquireCon
 
 
 def bring_here(
-    source: Source,
+    source: Upstream,
     listing: Listing,
     file: SourceFile,
     config: AcquireConfig,
@@ -91,7 +91,7 @@ def give_back(file: SourceFile) -> None:
         let_go(_fetched[file])
 
 
-def _opener(source: Source, file: SourceFile, where: str) -> Open:
+def _opener(source: Upstream, file: SourceFile, where: str) -> Open:
     origin = source.origin
     if isinstance(origin, S3Origin):
         return partial(objects.open_at, file.url, where)

@@ -17,7 +17,7 @@ from typing import Any
 from corpus.acquire.disk import Lock, disk_errors, lock_path, locked, read_json, short_hash, write_json
 from corpus.acquire.models import AcquireConfig
 from corpus.acquire.transfer import Cancelled, discard
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 WAIT = 0.1
 """Seconds between looks whether space was freed."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from corpus.acquire.disk import CHUNK, disk_errors, read_json, sync_folder, write_json
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 ATTEMPTS = 6
 """Failures in a row, none of which brought CHUNK bytes or more, before giving up."""

@@ -15,9 +15,9 @@ from corpus.acquire.disk import read_json, short_hash, write_json
 from corpus.acquire.local import mirrored_file
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name
+from corpus.acquire.origins import UrlsOrigin
 from corpus.acquire.transfer import retrying
-from corpus.catalogue.models import UrlsOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 MAX_URLS = 1_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -17,9 +17,9 @@ import numpy as np
 from datatrove.data import Document
 from numpy.typing import NDArray
 
+from corpus.base.errors import UserError
 from corpus.cleaning.evalsets import WHERE, find_files, read_examples
 from corpus.cleaning.specs import CONTAMINATED
-from corpus.errors import UserError
 
 PIECE_CHARS = 1 << 18
 """Text hashed at once: the arrays of one piece stay within the processor's cache."""

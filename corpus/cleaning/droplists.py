@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.errors import UserError
-from corpus.files import atomic_write
+from corpus.base.errors import UserError
+from corpus.base.files import atomic_write
 
 DropReason = Literal["duplicate", "near_duplicate"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from corpus.adapters import BadRecord
+from corpus.base.errors import UserError
 from corpus.cleaning.filters import metadata_field
-from corpus.errors import UserError
-from corpus.read import read_piece
-from corpus.units import COMPRESSED, WHOLE
+from corpus.documents.adapters import BadRecord
+from corpus.documents.read import read_piece
+from corpus.documents.units import COMPRESSED, WHOLE
 
 WHERE = "cleaning step 'decontaminate'"
 

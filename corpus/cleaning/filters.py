@@ -9,7 +9,7 @@ from typing import Any
 
 from datatrove.data import Document
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 EMAIL_REACH = 320
 """Characters looked at on either side of an @: the longest address allowed is 254 characters."""

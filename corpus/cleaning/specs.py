@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from corpus.config import Strict
+from corpus.base.config import Strict
 
 if TYPE_CHECKING:
     from datatrove.data import Document
@@ -306,8 +306,8 @@ class DecontaminateStep(DocumentStep):
 
     def key(self) -> dict[str, Any]:
         """The files count by content; their names and places do not."""
+        from corpus.base.files import sha256_file
         from corpus.cleaning.evalsets import find_files
-        from corpus.files import sha256_file
 
         digests = sorted({sha256_file(path) for path in find_files(self.against)})
         return {"step": self.step, "fields": list(self.fields), "ngram": self.ngram, "against": digests}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from corpus.base.files import fingerprint, write_json
 from corpus.cleaning.dedup import find_duplicates, partitions_for, write_drop_lists
 from corpus.cleaning.droplists import UnitRef
 from corpus.cleaning.specs import CleaningStep, ExactDedupStep, MinhashStep
-from corpus.files import fingerprint, write_json
-from corpus.pipeline.plan import StreamPlan
 from corpus.pipeline.steps import Job
+from corpus.streams.plan import StreamPlan
 
 DONE_FILE = "done.json"
 

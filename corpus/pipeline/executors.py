@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from corpus.config import Strict, parse, read_yaml
-from corpus.errors import UserError
+from corpus.base.config import Strict, parse, read_yaml
+from corpus.base.errors import UserError
 
 if TYPE_CHECKING:
     from datatrove.pipeline.base import PipelineStep

@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from corpus.base.process import end_with_parent
 from corpus.pipeline.heartbeat import WorkerBeat
-from corpus.process import end_with_parent
 
 OWNER = "CORPUS_BUILD_OWNER"
 """Environment variable with the process id whose death ends the workers."""

@@ -9,7 +9,7 @@ import ray
 from datatrove.executor import RayPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from corpus.pipeline.executors import RayOptions
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent

@@ -13,7 +13,7 @@ from pathlib import Path
 from datatrove.executor import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from corpus.pipeline.executors import SlurmOptions
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent

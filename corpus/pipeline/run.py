@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.errors import UserError
-from corpus.files import full_disk
+from corpus.base.errors import UserError
+from corpus.base.files import full_disk
 from corpus.pipeline import executors
 from corpus.pipeline.heartbeat import ParentBeat, Silence
 from corpus.pipeline.marks import OWNER, alive, die_with_parent
@@ -198,9 +198,9 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
     if executors.saved(attempt) is None:
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
-    from corpus.pipeline.plan import load_plan
     from corpus.pipeline.steps import Job, unit_pipeline
-    from corpus.streams import finalise, missing_units
+    from corpus.streams.finish import finalise, missing_units
+    from corpus.streams.plan import load_plan
     from corpus.tokenization.engine import ReferenceEngine, load_engine, special_table
 
     jobs = [Job(*job) for job in json.loads(jobs_file.read_bytes())]

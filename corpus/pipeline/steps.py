@@ -23,20 +23,20 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from corpus.acquire import fetch, release
-from corpus.adapters import BadRecord
+from corpus.base.errors import UserError
+from corpus.base.files import atomic_write, full_disk, is_full, publish_dir
 from corpus.cleaning.dedup import HashWriter
 from corpus.cleaning.droplists import DropList, DropReason, UnitRef, load_drop_list
 from corpus.cleaning.specs import CONTAMINATED, ExactDedupStep, MinhashStep
-from corpus.errors import UserError
-from corpus.files import atomic_write, full_disk, is_full, publish_dir
-from corpus.manifest import Documents, Tokens, UnitRecord
-from corpus.mds import ShardWriter
-from corpus.pack import Packer, with_boundaries
+from corpus.documents.adapters import BadRecord
+from corpus.documents.read import read_piece
+from corpus.documents.units import Unit
 from corpus.pipeline.marks import UnitMarks
-from corpus.pipeline.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
-from corpus.read import read_piece
+from corpus.records.stream import Documents, Tokens, UnitRecord
+from corpus.streams.mds import ShardWriter
+from corpus.streams.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan, load_plan
 from corpus.tokenization.engine import ReferenceEngine, compare, load_engine, special_table
-from corpus.units import Unit
+from corpus.tokenization.pack import Packer, with_boundaries
 
 BATCH_DOCUMENTS, BATCH_CHARS = 512, 2 << 20
 """A batch for the tokeniser is closed at either limit."""

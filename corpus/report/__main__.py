@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from corpus.errors import UserError, command
+from corpus.base.errors import UserError, command
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,13 +17,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("build", type=Path, help="a build directory, such as data/sample")
     with command():
         build: Path = parser.parse_args(argv).build
-        from corpus.manifest import MANIFEST_FILE, load_manifest
+        from corpus.records.manifest import MANIFEST_FILE, load_manifest
 
         if not (build / MANIFEST_FILE).is_file():
             raise UserError(
                 "holds no manifest", where=str(build), fix="Build the recipe first: python -m corpus.build RECIPE."
             )
-        from corpus.report import write_report
+        from corpus.report.page import write_report
 
         print(write_report(load_manifest(build), build))
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from corpus.collector import parse_large
-from corpus.config import Strict
-from corpus.errors import UserError
-from corpus.manifest import StreamRecord
-from corpus.pipeline.plan import SHOWN_FILE
+from corpus.base.collector import parse_large
+from corpus.base.config import Strict
+from corpus.base.errors import UserError
 from corpus.pipeline.steps import SHOWN_CHARS, SHOWN_UNITS
+from corpus.records.stream import StreamRecord
 from corpus.report.html import Markup, el, text
+from corpus.streams.plan import SHOWN_FILE
 
 
 class SampleDocument(Strict):

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from corpus.manifest import Documents, Manifest, ManifestSource, StreamRecord
-from corpus.progress import file_size, si
+from corpus.base.numbers import file_size, si
+from corpus.records.manifest import Manifest, ManifestSource
+from corpus.records.stream import Documents, StreamRecord
 from corpus.report import charts
 from corpus.report.html import Child, Markup, el, join, link, number, percent, table
 from corpus.report.samples import SampleDocument, TokenBytes, sample
-from corpus.show import MANY_EPOCHS
+from corpus.report.tables import MANY_EPOCHS
 
 
 @dataclass(frozen=True)

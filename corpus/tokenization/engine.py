@@ -20,9 +20,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from corpus.collector import parse_large
-from corpus.errors import UserError
-from corpus.files import write_json
+from corpus.base.collector import parse_large
+from corpus.base.errors import UserError
+from corpus.base.files import write_json
 
 Ids = NDArray[np.uint32]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from corpus.errors import UserError
-from corpus.files import atomic_write
+from corpus.base.errors import UserError
+from corpus.base.files import atomic_write
 
 LlamaName = Literal["llama3", "llama4"]
 PACKAGE = "llama-models"

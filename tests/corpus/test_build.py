@@ -19,8 +19,9 @@ import pytest
 import yaml
 
 from corpus.inspect import decode_samples, read_samples
-from corpus.manifest import Manifest, load_manifest, load_stream
-from corpus.pack import join_tail
+from corpus.records.manifest import Manifest, load_manifest
+from corpus.records.stream import load_stream
+from corpus.tokenization.pack import join_tail
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 
 MakeRecipe = Callable[..., Path]

@@ -18,14 +18,16 @@ import pytest
 import yaml
 import zstandard
 
-from corpus.adapters import AlignedChoiceAdapter, BadRecord, MultipleChoiceAdapter
+from corpus.acquire.origins import FilesOrigin
+from corpus.base.errors import UserError
 from corpus.build import main
-from corpus.catalogue.models import AlignedLines, FilesOrigin, Source
-from corpus.errors import UserError
-from corpus.manifest import load_manifest
-from corpus.prepare import prepare
-from corpus.read import read_piece
-from corpus.units import WHOLE
+from corpus.catalogue.models import Source
+from corpus.documents.adapters import AlignedChoiceAdapter, BadRecord, MultipleChoiceAdapter
+from corpus.documents.joins import prepare
+from corpus.documents.prepare import AlignedLines
+from corpus.documents.read import read_piece
+from corpus.documents.units import WHOLE
+from corpus.records.manifest import load_manifest
 from tests.conftest import documents, recipe_dict, run_command, user_error, write_jsonl
 from tests.loopback_hub import LoopbackHub
 
@@ -246,8 +248,8 @@ def test_changed_bytes_never_end_in_another_exception(tmp_path: Path, ending: st
 READER = """
 import resource, sys
 from pathlib import Path
-from corpus.adapters import BadRecord
-from corpus.read import read_piece
+from corpus.documents.adapters import BadRecord
+from corpus.documents.read import read_piece
 path = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pieces = read_piece(path, path.name, sys.argv[2], 0, -1, None)
@@ -290,7 +292,7 @@ def test_a_text_file_in_zstd_is_read_whole(tmp_path: Path) -> None:
 def test_a_parquet_value_beyond_the_limit_or_beyond_python_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corpus.read.MAX_RECORD_BYTES", 100_000)
+    monkeypatch.setattr("corpus.documents.read.MAX_RECORD_BYTES", 100_000)
     path = tmp_path / "x.parquet"
     dates = pa.array([0, 2**62, 0, 0], pa.timestamp("us"))
     pq.write_table(pa.table({"text": ["a", "b", "z" * 200_000, "c"], "date": dates}), path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from corpus.plan import main, make_plan, plan_json
-from corpus.recipe import Recipe, load_recipe
-from corpus.show_plan import hours, notes
+from corpus.recipe.model import Recipe, load_recipe
+from corpus.report.estimate import hours, notes
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -149,7 +149,7 @@ def test_notes_group_licences():
 
 def test_the_commands_start_light():
     code = (
-        "import sys, corpus.plan, corpus.sources, corpus.published, corpus.prepare\n"
+        "import sys, corpus.plan, corpus.sources, corpus.recipe.published, corpus.documents.joins\n"
         "print([name for name in ('torch', 'streaming', 'composer', 'pyarrow', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 from corpus.inspect import decode_samples
-from corpus.manifest import load_manifest, load_stream
+from corpus.records.manifest import load_manifest
+from corpus.records.stream import load_stream
 from tests.conftest import recipe_dict, run_command
 
 FOLDER = Path(os.environ.get("CORPUS_REAL_FILES") or "/nonexistent")

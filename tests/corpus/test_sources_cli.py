@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 from corpus.sources import main
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 from corpus.catalogue.models import Source
-from corpus.prepare import input_origins
+from corpus.documents.joins import input_origins
 from tests.hub_fixtures import pretraining, tasks
 from tests.hub_fixtures.shelf import Expected, Shelf, prose
 from tests.loopback_hub import LoopbackHub

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 from tests.hub_fixtures.shelf import BROKEN_LINE, ODD, ODD_ROWS, Shelf, dolma_lines, parquet, prose, rows_of
 
 LARGE_FILE_BYTES = 2_500_000

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 
 WORDS = (
     "the of and to in is that for it as with on be by this are from at or an have not which but one all were when we "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from corpus.catalogue import load_catalogue
+from corpus.catalogue.load import load_catalogue
 from tests.hub_fixtures.shelf import Shelf, prose
 
 

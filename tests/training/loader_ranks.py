@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 SEQ_LEN = 15
 BOS = 7
-PRELOAD = ["torch", "streaming", "composer", "training.loader"]
+PRELOAD = ["torch", "streaming", "composer", "training.data.loader"]
 
 
 def write_stream(folder: Path, source: int, samples: int, dtype: str = "uint16", shard_bytes: int = 1 << 10) -> Path:

@@ -12,12 +12,23 @@ from typing import Any
 import pytest
 import yaml
 from test_teacher import make_teacher
-from trainer_kit import BATCH, ROOT, SEQ_LEN, STEP_TOKENS, VOCAB, Ranks, build, metrics, recipe_dict, trajectory
 
-from corpus.recipe import load_recipe
-from training import checkpoint
-from training.runs import load_weights
-from training.sizes import CURRICULA, SIZES, parameter_count, scaled_down
+from corpus.recipe.model import load_recipe
+from tests.training.trainer_kit import (
+    BATCH,
+    ROOT,
+    SEQ_LEN,
+    STEP_TOKENS,
+    VOCAB,
+    Ranks,
+    build,
+    metrics,
+    recipe_dict,
+    trajectory,
+)
+from training.model.shapes import CURRICULA, SIZES, parameter_count, scaled_down
+from training.run import checkpoint
+from training.run.folder import load_weights
 from training.train import main
 
 STEPS = {"r1_phase1": 6, "r1_phase2": 5, "r1_mid1": 5, "r1_mid2": 4}

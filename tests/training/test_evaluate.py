@@ -21,20 +21,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from trainer_kit import ROOT, SEQ_LEN, VOCAB, build
 
-from corpus.errors import UserError
-from training import checkpoint
-from training.config import parse_args, resolve
+from corpus.base.errors import UserError
+from tests.training.trainer_kit import ROOT, SEQ_LEN, VOCAB, build
+from training.data.mixture import Cycle, arrange_epoch, plan_epochs
+from training.data.samples import StreamSamples
 from training.evaluate import main
 from training.evaluation.heldout import choose
 from training.evaluation.perplexity import read_rows, wikitext
 from training.evaluation.scoring import Scorer
 from training.evaluation.subject import Subject, load_subject
-from training.mixture import Cycle, arrange_epoch, plan_epochs
-from training.model import MobileLM
-from training.runs import RunFolder
-from training.samples import StreamSamples
+from training.model.decoder import MobileLM
+from training.run import checkpoint
+from training.run.folder import RunFolder
+from training.run.options import parse_args, resolve
 
 CPU = torch.device("cpu")
 ROWS = ["", " = Heading = \n", "", " The quick brown fox jumps over the lazy dog . \n", " It said : hello world ! \n"]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from corpus.errors import UserError
-from corpus.manifest import Documents, Manifest, ManifestSource, Tokenizer
+from corpus.base.errors import UserError
+from corpus.records.manifest import Manifest, ManifestSource
+from corpus.records.stream import Documents, Tokenizer
 from training.export import export_hf
-from training.model import MobileLM
-from training.sizes import SIZES, ModelConfig, scaled_down
+from training.model.decoder import MobileLM
+from training.model.shapes import SIZES, ModelConfig, scaled_down
 
 transformers = pytest.importorskip("transformers")
 
@@ -190,8 +191,8 @@ def test_refusals_leave_nothing_behind(tmp_path: Path, tokenizer_json: Path) -> 
 
 
 def test_command_exports_the_newest_checkpoint_of_a_run(tmp_path: Path, tokenizer_json: Path) -> None:
-    from training import checkpoint
     from training.export import main
+    from training.run import checkpoint
 
     cfg = scaled_down(SIZES["tiny"])
     model, run = build(cfg), tmp_path / "run"

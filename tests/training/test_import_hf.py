@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from training.export import export_hf
 from training.import_hf import import_hf, load_imported
-from training.model import MobileLM
-from training.sizes import SIZES, ModelConfig, scaled_down
+from training.model.decoder import MobileLM
+from training.model.shapes import SIZES, ModelConfig, scaled_down
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainer_kit import ROOT, Ranks, build, metrics, trajectory
 
-from training import checkpoint
+from tests.training.trainer_kit import ROOT, Ranks, build, metrics, trajectory
+from training.run import checkpoint
 
 
 def places(folder: Path, name: str, out: Path | None = None, recipe_name: str = "mix") -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from corpus.errors import UserError
-from training.plot import main, running_steps, smooth
+from corpus.base.errors import UserError
+from training.plot import main
+from training.run.plotting import running_steps, smooth
 
 
 def _row(phase: int, step: int) -> dict[str, Any]:

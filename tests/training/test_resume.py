@@ -9,12 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from trainer_kit import Ranks, build, metrics, trajectory
 
-from corpus.manifest import load_manifest
-from corpus.recipe import Recipe, load_recipe
-from training import checkpoint
-from training.runs import git_state, load_weights
+from corpus.recipe.model import Recipe, load_recipe
+from corpus.records.manifest import load_manifest
+from tests.training.trainer_kit import Ranks, build, metrics, trajectory
+from training.run import checkpoint
+from training.run.folder import git_state, load_weights
 
 STEPS = 24
 """Virtual epochs end at 6, 12 and 18; source b's second pass begins near step 17."""

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.errors import UserError
-from corpus.recipe import ModelOverrides
-from training.sizes import (
+from corpus.base.errors import UserError
+from corpus.recipe.training import ModelOverrides
+from training.model.shapes import (
     CURRICULA,
     SIZES,
     apply_overrides,
     flops_per_token,
     get_size,
-    main,
     parameter_count,
     scaled_down,
 )
+from training.sizes import main
 
 PUBLISHED = {
     "125m": 124_635_456,

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from trainer_kit import SEQ_LEN, VOCAB, Ranks, build, metrics, trajectory
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
@@ -22,18 +21,19 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from corpus.errors import UserError
-from corpus.manifest import load_manifest
-from corpus.recipe import Distillation
+from corpus.base.errors import UserError
+from corpus.recipe.training import Distillation
+from corpus.records.manifest import load_manifest
+from tests.training.trainer_kit import SEQ_LEN, VOCAB, Ranks, build, metrics, trajectory
 from training import teacher as teacher_command
-from training.composer_model import Distiller, TrainingModel
+from training.data.samples import StreamSamples
 from training.distillation.cache import CachedTeacher, TeacherRecord, find_caches
 from training.distillation.loss import Objective
 from training.distillation.teacher import OnlineTeacher
-from training.hf import hf_config
-from training.model import MobileLM
-from training.samples import StreamSamples
-from training.sizes import SIZES, scaled_down
+from training.hf.config import hf_config
+from training.model.decoder import MobileLM
+from training.model.shapes import SIZES, scaled_down
+from training.run.composer_model import Distiller, TrainingModel
 from training.train import main as train
 
 CPU = torch.device("cpu")

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from trainer_kit import ROOT, STEP_TOKENS, Ranks, build, metrics, recipe_dict, trajectory
 
-from corpus.errors import UserError
-from corpus.recipe import Recipe
-from training import checkpoint, runs
-from training.config import override, parse_args, resolve
-from training.sizes import CURRICULA
+from corpus.base.errors import UserError
+from corpus.recipe.model import Recipe
+from tests.training.trainer_kit import ROOT, STEP_TOKENS, Ranks, build, metrics, recipe_dict, trajectory
+from training.model.shapes import CURRICULA
+from training.run import checkpoint
+from training.run import folder as runs
+from training.run.options import override, parse_args, resolve
 from training.train import main
 
 
@@ -273,7 +274,7 @@ def test_weights_of_another_run_start_a_new_one_and_a_loss_that_is_no_number_sto
 def test_processes_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     sign = tmp_path / "stopped"
     child = (
-        "import pathlib, time; from training.process import StopSignal; stop = StopSignal(); print(flush=True)\n"
+        "import pathlib, time; from training.run.process import StopSignal; stop = StopSignal(); print(flush=True)\n"
         "while not stop.received: time.sleep(0.01)\n"
         f"pathlib.Path({str(sign)!r}).touch()"
     )

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from trainer_kit import ROOT, build, trajectory
 
 from tests.conftest import environment
-from tests.corpus.test_s3 import Store
-from tests.corpus.test_s3 import pytestmark as pytestmark
+from tests.corpus.streams.test_s3 import Store
+from tests.corpus.streams.test_s3 import pytestmark as pytestmark
+from tests.training.trainer_kit import ROOT, build, trajectory
 
 
 def train(folder: Path, name: str, data: str, **extra: str) -> subprocess.CompletedProcess[str]:

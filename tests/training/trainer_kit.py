@@ -19,8 +19,9 @@ import numpy as np
 import yaml
 from streaming import MDSWriter
 
-from corpus.manifest import Documents, Manifest, ManifestSource, Tokenizer
-from corpus.recipe import Recipe, load_recipe
+from corpus.recipe.model import Recipe, load_recipe
+from corpus.records.manifest import Manifest, ManifestSource
+from corpus.records.stream import Documents, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, SEQ_LEN, BATCH = 512, 32, 8
@@ -109,7 +110,7 @@ class Ranks:
     def __init__(self, arguments: list[str], processes: int, log: Path, cwd: Path = ROOT) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            ["training.run", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"]
+            ["training.run.trainer", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"]
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
 
-from corpus.config import Strict, parse
-from corpus.errors import UserError
-from corpus.files import atomic_write, fingerprint, write_json
-from corpus.manifest import Manifest, read_json
-from corpus.recipe import Distillation
+from corpus.base.config import Strict, parse
+from corpus.base.errors import UserError
+from corpus.base.files import atomic_write, fingerprint, read_json, write_json
+from corpus.recipe.training import Distillation
+from corpus.records.manifest import Manifest
 from training.distillation.identity import TeacherIdentity, identify, short_name
 
 if TYPE_CHECKING:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from corpus.config import Strict
-from corpus.errors import UserError
-from corpus.files import fingerprint, sha256_file
-from corpus.manifest import read_json
+from corpus.base.config import Strict
+from corpus.base.errors import UserError
+from corpus.base.files import fingerprint, read_json, sha256_file
 
 PROBE = (
     "The quick brown fox doesn't jump over 1234567890 lazy dogs...\n\n\tdef f(x: int) -> str:\n        return repr(x)\n"

@@ -3,7 +3,7 @@
     loss = ce_weight * CE + (1 - ce_weight) * T^2 * KL
 
 forward: KL(teacher || student), reverse: KL(student || teacher), both at temperature T. The factor T^2 keeps the size
-of the gradient when T changes. As in training/model/cross_entropy.py, every chunk adds its gradients during the forward
+of the gradient when T changes. As in training/model/losses.py, every chunk adds its gradients during the forward
 pass and drops its logits, the teacher's as well as the student's.
 
 With top-k the teacher's k most likely tokens keep their probabilities and all other tokens are merged into one outcome,
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from training.model.cross_entropy import IGNORE, matmul_dtype
+from training.model.losses import IGNORE, matmul_dtype
 
 CHUNK = 1024
 """Tokens per chunk: 0.8 GB for each of the four or so float32 buffers of a chunk at 202k ids."""
@@ -46,7 +46,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class Objective:
-    """The settings of the loss; see `corpus.recipe.Distillation`."""
+    """The settings of the loss; see `corpus.recipe.training.Distillation`."""
 
     direction: Literal["forward", "reverse"] = "forward"
     temperature: float = 1.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from training.distillation.identity import check_vocabulary, teacher_folder
 from training.distillation.loss import LogitsOf
 
@@ -88,7 +88,7 @@ class OnlineTeacher:
         return torch.zeros(visible.shape, dtype=self.model.dtype, device=doc_ids.device).masked_fill_(~visible, lowest)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> LogitsOf:
-        """The logits of a training batch (keys of training/composer_model.py)."""
+        """The logits of a training batch (keys of training/run/composer_model.py)."""
         return self.logits_of(batch["input_ids"], batch.get("doc_ids"))
 
 

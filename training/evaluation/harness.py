@@ -13,10 +13,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from corpus.errors import UserError, nearest
+from corpus.base.errors import UserError, nearest
 from training.evaluation.scoring import Scorer
 from training.evaluation.subject import Subject
-from training.progress import Progress
+from training.run.progress import Progress
 
 MOST_TOKENS = 256
 """Tokens generated where a task sets no limit; the harness's own default."""

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corpus.errors import UserError
-from corpus.manifest import Manifest, load_manifest, read_json
-from corpus.recipe import Recipe
+from corpus.base.errors import UserError
+from corpus.base.files import read_json
+from corpus.recipe.model import Recipe
+from corpus.records.manifest import Manifest, load_manifest
+from training.data.loader import Collator
+from training.data.mixture import Cycle, plan_epochs
+from training.data.samples import StreamSamples
 from training.evaluation.subject import Subject
-from training.loader import Collator
-from training.mixture import Cycle, plan_epochs
-from training.model import cross_entropy
-from training.progress import Progress
-from training.samples import StreamSamples
+from training.model.losses import cross_entropy
+from training.run.progress import Progress
 
 MOST_SHARDS = 16
 """Shards read per source: each is unpacked whole."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from training.evaluation.subject import Subject
-from training.model import cross_entropy
-from training.progress import Progress
+from training.model.losses import cross_entropy
+from training.run.progress import Progress
 
 WINDOW = 2048
 """Ids per window in the published protocol."""

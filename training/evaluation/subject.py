@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpus.errors import UserError
-from corpus.manifest import Manifest, load_manifest, read_json
-from corpus.recipe import Recipe
+from corpus.base.errors import UserError
+from corpus.base.files import read_json
+from corpus.recipe.model import Recipe
+from corpus.records.manifest import Manifest, load_manifest
 from corpus.tokenization.engine import without_special_tokens
-from training import checkpoint
-from training.checkpoint import Record
-from training.model import MobileLM
-from training.runs import latest_checkpoint, model_config
+from training.model.decoder import MobileLM
+from training.run import checkpoint
+from training.run.checkpoint import Record
+from training.run.folder import latest_checkpoint, model_config
 
 
 class RunTokenizer:

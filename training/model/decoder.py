@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.model.cross_entropy import CHUNK, cross_entropy
-from training.sizes import ModelConfig
+from training.model.losses import CHUNK, cross_entropy
+from training.model.shapes import ModelConfig
 
 INIT_STD = 0.02
 """Standard deviation of every weight matrix at the start."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from corpus.acquire import AcquireConfig, transfer
-from corpus.adapters import FieldAdapter
-from corpus.catalogue.models import Origin, Source
+from corpus.acquire.origins import Origin
+from corpus.catalogue.models import Source
+from corpus.documents.adapters import FieldAdapter
 from tests.loopback_hub import LoopbackHub
 
 MakeSource = Callable[..., Source]

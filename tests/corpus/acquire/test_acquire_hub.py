@@ -9,9 +9,9 @@ from email.utils import formatdate
 import pytest
 
 from corpus.acquire import AcquireConfig, check, fetch, list_files, preflight, transfer
+from corpus.acquire.origins import HubOrigin
 from corpus.acquire.transfer import Job, download
-from corpus.catalogue.models import HubOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 BIG = random.Random(1).randbytes(3 << 20)
 SMALL = b'{"text": "small"}\n'

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from corpus import embedded
-from corpus.acquire import AcquireConfig, check, fetch, hashes, list_files, release
+from corpus.acquire import AcquireConfig, check, embedded, fetch, hashes, list_files, release
 from corpus.acquire.names import glob_regex, safe_name, select
-from corpus.catalogue.models import EmbeddedOrigin, FilesOrigin, HubOrigin, S3Origin, UrlsOrigin
-from corpus.errors import UserError
+from corpus.acquire.origins import EmbeddedOrigin, FilesOrigin, HubOrigin, S3Origin, UrlsOrigin
+from corpus.base.errors import UserError
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from corpus.acquire import AcquireConfig, check, fetch, list_files, transfer
-from corpus.catalogue.models import S3Origin
-from corpus.errors import UserError
+from corpus.acquire.origins import S3Origin
+from corpus.base.errors import UserError
 
 HAVE_S3 = all(importlib.util.find_spec(name) for name in ("s3fs", "moto", "flask"))
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from corpus.acquire import AcquireConfig, Listing, Prefetcher, fetch, list_files, release, store
-from corpus.catalogue.models import HubOrigin, Source
-from corpus.errors import UserError
+from corpus.acquire.origins import HubOrigin
+from corpus.base.errors import UserError
+from corpus.catalogue.models import Source
 from tests.loopback_hub import LoopbackHub
 
 SIZE = 100_000

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from corpus.acquire import AcquireConfig, check, fetch, list_files, transfer
+from corpus.acquire.origins import UrlsOrigin
 from corpus.acquire.urls import expand
-from corpus.catalogue.models import UrlsOrigin
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 
 BIG = random.Random(2).randbytes(2 << 20)
 HOST = "https://files.example"

@@ -15,11 +15,11 @@ from datatrove.data import Document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.base.errors import UserError
 from corpus.cleaning import decontaminate
 from corpus.cleaning.decontaminate import Decontaminate, Decontaminator, Hit, normalise
 from corpus.cleaning.evalsets import find_files, read_examples
 from corpus.cleaning.specs import DecontaminateStep
-from corpus.errors import UserError
 
 QUESTION = "If Mara picks 14 baskets of plums each day, and sells 3 of them, how many baskets are left after 2 days?"
 SHARED = "mara picks 14 baskets of plums each day and sells 3 of them"

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from corpus.base.config import Strict, parse
+from corpus.base.errors import UserError
 from corpus.cleaning.specs import CleaningStep, DocumentStep
-from corpus.config import Strict, parse
-from corpus.errors import UserError
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(CleaningStep)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpus.errors import UserError
+from corpus.base.errors import UserError
 from corpus.tokenization.engine import TRICKY, FastEngine, ReferenceEngine
 from corpus.tokenization.llama import LlamaFacts, LlamaName, convert_llama, find_llama_model
 

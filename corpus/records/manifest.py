@@ -1,0 +1,91 @@
+"""What a build produced: the record of each stream, and the manifest of a recipe's mix of streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from corpus.base.config import Strict, parse
+from corpus.base.errors import UserError
+from corpus.base.files import fingerprint, read_json, write_json
+from corpus.records.stream import Documents, Tokenizer
+
+MANIFEST_FILE = "manifest.json"
+
+
+class ManifestSource(Strict):
+    """One mixture entry of a built recipe."""
+
+    source: str
+    stream: str
+    """The stream's folder, relative to the manifest's."""
+    stream_fingerprint: str
+    revision: str
+    licence: str
+    redistributable: bool
+    documents: Documents
+    tokens: int
+    """Ids stored in the stream."""
+    samples: int
+    text_bytes: int
+    weight_asked: float
+    """As written in the recipe."""
+    weight: float
+    """Normalised share of the phase's tokens."""
+    samples_drawn: int
+    """Samples the phase draws from this source."""
+    tokens_drawn: int
+    """Target tokens drawn: samples_drawn * seq_len."""
+    epochs: float
+    """samples_drawn / samples."""
+
+
+class Manifest(Strict):
+    """`manifest.json` of a build directory."""
+
+    kind: Literal["manifest"] = "manifest"
+    format: int = 1
+    recipe: str
+    family: str
+    phase: str
+    recipe_sha256: str
+    """Fingerprint of the resolved recipe."""
+    seq_len: int
+    boundary: Literal["bos", "eos", "both"]
+    document_mask: bool
+    tokenizer: Tokenizer
+    tokens: int
+    """Target tokens of the phase (the recipe's, or --max-tokens rounded up to whole steps)."""
+    steps: int
+    global_batch: int
+    seed: int
+    weight_sum: float
+    """Sum of the weights as written, before normalising."""
+    sources: dict[str, ManifestSource] = Field(min_length=1)
+    built: dict[str, Any] = {}
+    """Versions, duration and machine facts of the build; not part of the fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything but `built`."""
+        return fingerprint(self.model_dump(mode="json", exclude={"built"}))
+
+    def write(self, folder: Path) -> Path:
+        """Write manifest.json (with its fingerprint) into ``folder``."""
+        path = folder / MANIFEST_FILE
+        write_json(path, {**self.model_dump(mode="json"), "fingerprint": self.fingerprint})
+        return path
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a build's manifest (the file or its folder) and check its fingerprint."""
+    if path.is_dir():
+        path = path / MANIFEST_FILE
+    data = read_json(path)
+    stored = data.pop("fingerprint", None)
+    manifest = parse(Manifest, data, str(path))
+    if stored != manifest.fingerprint:
+        raise UserError("its content does not match its fingerprint", where=str(path), fix="Build the recipe again.")
+    return manifest

@@ -1,0 +1,120 @@
+"""What is written down about one stream: its documents, tokens, tokenizer and units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from corpus.base.config import Strict, parse
+from corpus.base.files import fingerprint, read_json
+
+Boundary = Literal["bos", "eos", "both"]
+"""Ids put around each document."""
+
+
+STREAM_FILE = "stream.json"
+
+
+class Documents(Strict):
+    """Where the documents went: ``read == kept + sum(dropped.values())``."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = {}
+    """Documents dropped, by reason."""
+    changed: dict[str, int] = {}
+    """Kept documents whose text a cleaning step rewrote, by step."""
+
+
+class Tokens(Strict):
+    """Where the tokens went: ``text + boundary == written + remainder``."""
+
+    text: int = 0
+    """Tokens of kept documents."""
+    boundary: int = 0
+    """BOS and EOS ids added by the packer."""
+    written: int = 0
+    """Ids stored, samples * (seq_len + 1)."""
+    remainder: int = 0
+    """Ids left over at the very end, less than one sample."""
+
+
+class Tokenizer(Strict):
+    """The tokenizer a stream was made with."""
+
+    name: str
+    sha256: str
+    """Of its tokenizer.json."""
+    vocab_size: int
+    """Largest id + 1, special tokens included."""
+    bos_id: int | None = None
+    eos_id: int | None = None
+    path: str
+    """Folder of tokenizer.json, relative to the data folder."""
+
+
+class UnitRecord(Strict):
+    """What one unit contributed."""
+
+    unit: int
+    pieces: list[tuple[str, int, int]]
+    """(file, first byte, end byte); end -1 is the whole file."""
+    documents: Documents
+    text_bytes: int
+    """UTF-8 bytes of kept text."""
+    tokens: Tokens
+    """remainder: ids carried to the tail."""
+    samples: int
+    lengths: dict[str, int]
+    """Histogram of document lengths: {bit length of the token count: documents}."""
+    complete: bool = True
+    """False when reading stopped at the build's token limit."""
+
+
+class StreamRecord(Strict):
+    """`stream.json`: written last, so that its presence means the stream is complete."""
+
+    kind: Literal["stream"] = "stream"
+    format: int = 1
+    key: str
+    """Fingerprint of everything that determines the stream's bytes."""
+    source: str
+    title: str
+    revision: str
+    origin: dict[str, Any]
+    licence: str
+    licence_url: str | None = None
+    redistributable: bool
+    seq_len: int
+    boundary: Literal["bos", "eos", "both"]
+    dtype: Literal["uint16", "uint32"]
+    tokenizer: Tokenizer
+    cleaning: list[dict[str, Any]]
+    files: int
+    file_bytes: int | None
+    token_limit: int | None = None
+    """Set when the build stopped reading the source at this many tokens."""
+    documents: Documents
+    text_bytes: int
+    tokens: Tokens
+    samples: int
+    shards: int
+    shard_bytes: int
+    """Stored (compressed) bytes of all shards."""
+    lengths: dict[str, int]
+    index_sha256: str
+    """Of index.json, which holds the hash of every shard."""
+    units: list[UnitRecord]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
+        described = {"title", "licence", "licence_url", "redistributable", "origin"}
+        facts = self.model_dump(mode="json", exclude=described)
+        facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in ("name", "path")}
+        return fingerprint(facts)
+
+
+def load_stream(folder: Path) -> StreamRecord:
+    """Read a stream's record; raises UserError when the stream is absent or incomplete."""
+    return parse(StreamRecord, read_json(folder / STREAM_FILE), str(folder / STREAM_FILE))

@@ -1,0 +1,206 @@
+"""From finished units to a complete stream: choose them, pack their tails, merge the index, write the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpus.base.errors import UserError
+from corpus.base.files import fsync_dir, publish_dir, read_json, sha256_file, write_json
+from corpus.documents.units import Unit
+from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream
+from corpus.streams.mds import INDEX_FILE, ShardWriter
+from corpus.streams.plan import TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.tokenization.pack import Packer, join_tail
+
+
+def finished_units(plan: StreamPlan) -> set[int]:
+    """Indices of the units already on disk."""
+    units = plan.folder / "units"
+    return {int(entry.name) for entry in units.iterdir()} if units.is_dir() else set()
+
+
+def missing_units(plan: StreamPlan, at_once: int) -> list[Unit]:
+    """The units still to be made.
+
+    Under a token limit only the first few are needed: enough of them to reach it by estimate, at least ``at_once``
+    (the stream keeps the shortest run of units that reaches the limit, so making too many does no harm).
+    """
+    done = finished_units(plan)
+    if plan.token_limit is None:
+        return [unit for unit in plan.units if unit.index not in done]
+    have = 0
+    chosen: list[Unit] = []
+    sizes = {file.name: file.size or plan.unit_bytes for file in plan.listing.files}
+    for unit in plan.units:
+        if have >= plan.token_limit and (len(chosen) >= at_once or not chosen):
+            break
+        if unit.index in done:
+            have += _unit_record(plan, unit).samples * (plan.seq_len + 1)
+        else:
+            chosen.append(unit)
+            have += int(unit_bytes(unit, sizes) / plan.source.approx_bytes_per_token)
+    return chosen
+
+
+def unit_bytes(unit: Unit, sizes: dict[str, int]) -> int:
+    """Stored bytes of a unit."""
+    return sum(sizes[piece.file] if piece.end < 0 else piece.end - piece.start for piece in unit.pieces)
+
+
+def finalise(plan: StreamPlan) -> StreamRecord:
+    """Complete a stream whose units are all on disk; returns its record (read back when it was complete already)."""
+    if plan.is_complete():
+        return load_stream(plan.folder)
+    units = [_unit_record(plan, unit) for unit in _chosen(plan)]
+    tail_tokens, shards = _write_tail(plan, units)
+    entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]
+    entries += _index_entries(plan, "tail")
+    if not entries:
+        raise UserError(
+            f"yields less than one sample of {plan.seq_len + 1} tokens",
+            where=f"source '{plan.source_name}'",
+            fix="Check its files and the cleaning steps, use a shorter seq_len, or leave it out of the mixture.",
+        )
+    write_json(plan.folder / INDEX_FILE, {"version": 2, "shards": entries})
+    record = _record(plan, units, tail_tokens, shards, entries)
+    kept = {f"{unit.unit:06d}" for unit in units}
+    for folder in list((plan.folder / "units").iterdir()):
+        if folder.name not in kept:
+            shutil.rmtree(folder)
+    shutil.rmtree(plan.folder / "work", ignore_errors=True)
+    fsync_dir(plan.folder)
+    write_json(plan.folder / STREAM_FILE, record.model_dump(mode="json"))
+    return record
+
+
+def _chosen(plan: StreamPlan) -> Iterable[Unit]:
+    """All units, or the shortest run of them that reaches the token limit."""
+    have = 0
+    for unit in plan.units:
+        if plan.token_limit is not None and have >= plan.token_limit:
+            return
+        have += _unit_record(plan, unit).samples * (plan.seq_len + 1)
+        yield unit
+
+
+def _unit_record(plan: StreamPlan, unit: Unit) -> UnitRecord:
+    return UnitRecord.model_validate(read_json(plan.unit_folder(unit) / UNIT_FILE))
+
+
+def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]:
+    """Pack the units' left-over ids, in unit order, into `tail/`.
+
+    Returns its token counts (text 0, boundary: the marks added between fragments) and its number of samples.
+    """
+    packer = Packer(plan.seq_len + 1, plan.dtype)
+    beside = plan.folder / "work" / "tail"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    marks = samples = 0
+    with ShardWriter(beside, plan.seq_len, plan.dtype) as writer:
+        for unit in units:
+            stored = (plan.folder / "units" / f"{unit.unit:06d}" / TAIL_FILE).read_bytes()
+            fragment, added = join_tail(np.frombuffer(stored, "<u4"), plan.boundary, plan.tokenizer.bos_id)
+            marks += added
+            rows = packer.add(fragment)
+            writer.write(rows)
+            samples += len(rows)
+    shutil.rmtree(plan.folder / "tail", ignore_errors=True)
+    publish_dir(beside, plan.folder / "tail")
+    return Tokens(boundary=marks, written=samples * packer.row, remainder=len(packer.tail)), samples
+
+
+def _index_entries(plan: StreamPlan, folder: str) -> list[dict[str, Any]]:
+    """The shards of one MDS folder, named relative to the stream."""
+    entries = json.loads((plan.folder / folder / INDEX_FILE).read_bytes())["shards"]
+    for entry in entries:
+        for part in ("raw_data", "zip_data"):
+            if entry.get(part):
+                entry[part]["basename"] = f"{folder}/{entry[part]['basename']}"
+    return list(entries)
+
+
+def _record(
+    plan: StreamPlan, units: list[UnitRecord], tail: Tokens, tail_samples: int, entries: list[dict[str, Any]]
+) -> StreamRecord:
+    dropped, changed, lengths = Counter[str](), Counter[str](), Counter[str]()
+    for unit in units:
+        dropped.update(unit.documents.dropped)
+        changed.update(unit.documents.changed)
+        lengths.update(unit.lengths)
+    tokens = Tokens(
+        text=sum(unit.tokens.text for unit in units),
+        boundary=sum(unit.tokens.boundary for unit in units) + tail.boundary,
+        written=sum(unit.tokens.written for unit in units) + tail.written,
+        remainder=tail.remainder,
+    )
+    documents = Documents(
+        read=sum(unit.documents.read for unit in units),
+        kept=sum(unit.documents.kept for unit in units),
+        dropped=dict(sorted(dropped.items())),
+        changed=dict(sorted(changed.items())),
+    )
+    assert documents.read == documents.kept + sum(documents.dropped.values())
+    assert tokens.text + tokens.boundary == tokens.written + tokens.remainder
+    assert tokens.remainder <= plan.seq_len
+    sizes = [file.size for file in plan.listing.files]
+    return StreamRecord(
+        key=plan.key,
+        source=plan.source_name,
+        title=plan.source.title,
+        revision=plan.listing.revision,
+        # A local path says nothing on another machine, and would differ between two; the units name the files.
+        origin=plan.origin.model_dump(mode="json", exclude={"paths"} if plan.origin.kind == "files" else None),
+        licence=plan.source.licence,
+        licence_url=plan.source.licence_url,
+        redistributable=plan.source.redistributable,
+        seq_len=plan.seq_len,
+        boundary=plan.boundary,
+        dtype=plan.dtype,
+        tokenizer=plan.tokenizer,
+        cleaning=[step.key() for _, step in plan.steps],
+        files=len(sizes),
+        file_bytes=None if None in sizes else sum(size or 0 for size in sizes),
+        token_limit=plan.token_limit,
+        documents=documents,
+        text_bytes=sum(unit.text_bytes for unit in units),
+        tokens=tokens,
+        samples=sum(unit.samples for unit in units) + tail_samples,
+        shards=len(entries),
+        shard_bytes=sum((entry["zip_data"] or entry["raw_data"])["bytes"] for entry in entries),
+        lengths={bits: lengths[bits] for bits in sorted(lengths, key=int)},
+        index_sha256=sha256_file(plan.folder / INDEX_FILE),
+        units=units,
+    )
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Re-hash every shard of a complete stream against its index; returns what is wrong, one line per file."""
+    import xxhash
+
+    record = load_stream(folder)
+    if not (folder / INDEX_FILE).is_file():
+        return [f"{INDEX_FILE}: missing"]
+    if sha256_file(folder / INDEX_FILE) != record.index_sha256:
+        return [f"{INDEX_FILE}: differs from the one the build wrote"]
+    problems = []
+    for entry in json.loads((folder / INDEX_FILE).read_bytes())["shards"]:
+        part = entry["zip_data"] or entry["raw_data"]
+        shard = folder / part["basename"]
+        if not shard.is_file():
+            problems.append(f"{part['basename']}: missing")
+            continue
+        digest = xxhash.xxh64()
+        with shard.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != part["hashes"]["xxh64"]:
+            problems.append(f"{part['basename']}: damaged")
+    return problems

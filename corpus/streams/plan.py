@@ -1,0 +1,150 @@
+"""What a worker needs to know to make any unit of a stream, as one JSON file."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+from corpus.acquire import AcquireConfig, Listing
+from corpus.acquire.origins import HubOrigin, Origin
+from corpus.base.config import Strict, parse
+from corpus.base.files import canonical_json, fingerprint, read_json
+from corpus.catalogue.models import Source
+from corpus.cleaning.droplists import UnitRef
+from corpus.cleaning.specs import CleaningStep
+from corpus.documents.units import Unit, plan_units
+from corpus.records.stream import STREAM_FILE, Boundary, Tokenizer
+
+STREAM_FORMAT = 1
+"""Raised whenever the code changes a stream's bytes; part of every stream's key."""
+UNIT_FILE = "unit.json"
+TAIL_FILE = "tail.bin"
+SHOWN_FILE = "documents.json"
+HITS_FILE = "contamination.jsonl"
+"""In a unit's folder, when decontamination removed some of its documents: what each shares with evaluation sets."""
+TOKENIZER_JSON = "tokenizer.json"
+
+
+class StreamPlan(Strict):
+    """One stream to make: where its records are, what is done to them, and into which folder it goes."""
+
+    source_name: str
+    source: Source
+    """As it is read: a source joined beforehand has become local JSON lines."""
+    origin: Origin
+    """As the catalogue has it, for the record."""
+    listing: Listing
+    tokenizer: Tokenizer
+    engine: str
+    seq_len: int
+    boundary: Boundary
+    cleaning: list[CleaningStep]
+    """All steps of the recipe, paths resolved; `steps` has those that apply to this entry."""
+    entry: str
+    """Name of the mixture entry."""
+    corpus_state: dict[int, Path] = {}
+    """Folder of each corpus step's findings, by its place in `cleaning`."""
+    corpus_members: dict[int, list[tuple[str, int, str]]] = {}
+    """(source, its number of units, its key) of all streams a corpus step compares, in order."""
+    keep_removed: bool = False
+    malformed: Literal["drop", "fail"]
+    unit_bytes: int
+    token_limit: int | None
+    """Stop once this many ids are packed (a scaled-down build); null reads the whole source."""
+    seed: int
+    data: Path
+    """The data folder that holds streams, tokenizers and downloads."""
+    acquire: AcquireConfig
+
+    @functools.cached_property
+    def key_inputs(self) -> dict[str, Any]:
+        """Everything that determines the stream's bytes, and nothing else."""
+        return {
+            "format": STREAM_FORMAT,
+            "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
+            "revision": self.listing.revision,
+            "files": file_identities(self.source, self.listing),
+            "tokenizer": self.tokenizer.sha256,
+            "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
+            "seq_len": self.seq_len,
+            "dtype": self.dtype,
+            "cleaning": [step.key() for _, step in self.steps],
+            # What a corpus step drops here depends on all it compares with, in their order.
+            "compared_with": {str(step): [m[2] for m in members] for step, members in self.corpus_members.items()},
+            "malformed": self.malformed,
+            "unit_bytes": self.unit_bytes,
+            "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
+        }
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Fingerprint of key_inputs."""
+        return fingerprint(self.key_inputs)
+
+    @property
+    def dtype(self) -> Literal["uint16", "uint32"]:
+        """The smallest type that holds every id."""
+        return "uint16" if self.tokenizer.vocab_size <= 1 << 16 else "uint32"
+
+    @property
+    def folder(self) -> Path:
+        """Where the stream lies."""
+        return self.data / "streams" / f"{self.source_name}-{self.key[:12]}"
+
+    @property
+    def tokenizer_json(self) -> Path:
+        """The tokenizer file."""
+        return self.data / self.tokenizer.path / TOKENIZER_JSON
+
+    @functools.cached_property
+    def units(self) -> list[Unit]:
+        """The stream's units in order."""
+        sample_seed = self.seed if self.token_limit is not None else None
+        return plan_units(list(self.listing.files), self.source.format, self.unit_bytes, sample_seed)
+
+    @functools.cached_property
+    def steps(self) -> list[tuple[int, CleaningStep]]:
+        """(place in the recipe, step) of the cleaning steps that apply to this entry."""
+        return [
+            (place, step) for place, step in enumerate(self.cleaning) if not step.sources or self.entry in step.sources
+        ]
+
+    def corpus_units(self, step: int) -> list[UnitRef]:
+        """All units a corpus step compares, in the order that decides which of two equal documents stays."""
+        return [UnitRef(source, unit) for source, units, _ in self.corpus_members[step] for unit in range(units)]
+
+    def removed_file(self, unit: Unit) -> Path:
+        """Where a unit's removed documents are kept."""
+        return self.data / "removed" / self.folder.name / f"{unit.folder}.jsonl.zst"
+
+    def unit_folder(self, unit: Unit) -> Path:
+        """Final place of a unit's shards and record."""
+        return self.folder / "units" / unit.folder
+
+    def is_complete(self) -> bool:
+        """Whether the stream's record, which is written last, is there."""
+        return (self.folder / STREAM_FILE).is_file()
+
+    def save(self, folder: Path) -> Path:
+        """Write the plan where workers read it."""
+        path = folder / f"{self.folder.name}.plan.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+        return path
+
+
+def file_identities(source: Source, listing: Listing) -> list[list[str | int | None]]:
+    """[name, size, content or address] of each file, for keys.
+
+    A hub's pinned commit fixes its files, so they are the same from the hub and from a mirror of it. Elsewhere a digest
+    identifies a file wherever it lies, and without one its address must.
+    """
+    fixed = isinstance(source.origin, HubOrigin) and listing.revision.startswith(source.origin.revision)
+    return [[file.name, file.size, None if fixed else file.digest or file.url] for file in listing.files]
+
+
+@functools.lru_cache(maxsize=8)
+def load_plan(path: Path) -> StreamPlan:
+    """Read a plan; kept for the life of a worker process."""
+    return parse(StreamPlan, read_json(path), str(path))

@@ -1,0 +1,98 @@
+"""Deduplication and the other cleaning steps wired into the build: who stays, who goes, same bytes from any workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from corpus.records.stream import load_stream
+from tests.conftest import documents, run_command, user_error, write_jsonl
+from tests.corpus.test_build import build, tree_hashes
+
+MakeRecipe = Callable[..., Path]
+
+
+@pytest.fixture
+def twins(tmp_path: Path, make_recipe: MakeRecipe) -> Callable[..., Path]:
+    """A recipe over a (100 documents) and b (60: 20 of them copies of a's, 10 copies inside b)."""
+
+    def make(**changes: object) -> Path:
+        recipe = make_recipe(**changes)
+        a = documents(100, seed=11)
+        b = documents(30, seed=12)
+        write_jsonl(tmp_path / "a.jsonl", a)
+        write_jsonl(tmp_path / "b.jsonl", [*b, *a[40:60], *b[:10]])
+        return recipe
+
+    return make
+
+
+def test_exact_dedup_across_sources_keeps_the_first(twins: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = twins(cleaning=[{"step": "exact_dedup"}])
+    manifest = build(recipe, tmp_path / "data")
+    assert manifest.sources["a"].documents.kept == 100
+    assert manifest.sources["b"].documents.dropped == {"duplicate": 30}
+    other = build(recipe, tmp_path / "other", "--workers", "4")
+    assert other.fingerprint == manifest.fingerprint
+    assert tree_hashes(tmp_path / "other") == tree_hashes(tmp_path / "data")
+
+
+def test_exact_dedup_inside_each_source(twins: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = build(twins(cleaning=[{"step": "exact_dedup", "scope": "source"}]), tmp_path / "data")
+    assert manifest.sources["a"].documents.dropped == {}
+    assert manifest.sources["b"].documents.dropped == {"duplicate": 10}
+
+
+def test_removed_documents_are_kept_beside_with_their_reason(twins: Callable[..., Path], tmp_path: Path) -> None:
+    steps = [{"step": "length", "min_chars": 40, "sources": ["a"]}, {"step": "exact_dedup"}]
+    manifest = build(twins(cleaning=steps), tmp_path / "data", "--keep-removed")
+    removed = [
+        json.loads(line)
+        for path in sorted((tmp_path / "data" / "removed").rglob("*.jsonl.zst"))
+        for line in zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes()).splitlines()
+    ]
+    dropped = [source.documents.dropped for source in manifest.sources.values()]
+    short = sum(len(d["text"]) < 40 for d in documents(100, seed=11))
+    assert len(removed) == sum(sum(reasons.values()) for reasons in dropped)
+    assert sum(row["reason"].startswith("length") for row in removed) == short > 0
+    assert all(row["text"] for row in removed)
+    # A document that a document step removed cannot be the one that stays: its copy in b does.
+    late = sum(len(d["text"]) < 40 for d in documents(100, seed=11)[40:60])
+    assert manifest.sources["b"].documents.dropped == {"duplicate": 30 - late}
+
+
+def test_minhash_drops_near_copies(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(cleaning=[{"step": "minhash"}], mixture={"a": {"source": "a", "weight": 1}})
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}o{c}" for a in "bcdfglmn" for b in "aeiou" for c in "bcdfglmn"]  # digits would all count as 0
+    texts = [" ".join(rng.choice(words, 120)) for _ in range(40)]
+    near = [text + " tail" for text in texts[:15]]
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts + near])
+    manifest = build(recipe, tmp_path / "data")
+    assert manifest.sources["a"].documents.dropped == {"near_duplicate": 15}
+
+
+def test_decontamination_by_files_beside_the_recipe(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    question = "Natalia sold clips to forty eight of her friends in April and then she sold half as many in May"
+    write_jsonl(tmp_path / "gsm.jsonl", [{"question": question, "answer": "72"}])
+    recipe = make_recipe(
+        cleaning=[{"step": "decontaminate", "against": ["gsm.jsonl"]}], mixture={"a": {"source": "a", "weight": 1}}
+    )
+    clean = documents(50, seed=1)
+    write_jsonl(tmp_path / "a.jsonl", [*clean, {"text": f"Quiz! {question.upper()}? Answer now."}])
+    manifest = build(recipe, tmp_path / "data")
+    assert manifest.sources["a"].documents.dropped == {"contaminated": 1}
+    stream = load_stream(tmp_path / "data" / "small" / manifest.sources["a"].stream)
+    assert str(tmp_path) not in json.dumps(stream.cleaning)
+
+
+def test_a_step_for_an_unknown_entry_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(cleaning=[{"step": "length", "sources": ["c"]}])
+    assert "no mixture entry" in user_error(
+        run_command("-m", "corpus.build", str(recipe), "--out", str(tmp_path / "d"))
+    )

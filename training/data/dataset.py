@@ -1,0 +1,362 @@
+"""StreamingDataset with exact virtual epochs: the samples of one training phase, for one rank.
+
+The samples of global step t depend on the streams, the seed and t alone: not on processes, nodes, data workers, or
+where a run was resumed. The virtual epochs of training/data/mixture.py follow one another inside one iteration, so data
+workers read ahead across their ends and a position is simply a number of steps. Partitioning, shuffling inside a
+virtual epoch, download and caching are the library's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streaming.base.dataset as streaming_dataset
+import streaming.base.shared.array as streaming_array
+from numpy.typing import NDArray
+from streaming import StreamingDataset
+from streaming.base.distributed import maybe_init_dist
+from streaming.base.world import World
+from torch import distributed as dist
+
+from corpus.base.errors import UserError
+from training.data.elastic import check_resume, check_world, fingerprint_fields
+from training.data.mixture import Cycle, arrange_epoch, plan_epochs
+from training.data.shm import Ownership, PatientSharedMemory, register
+from training.data.stream import MixtureStream, shard_error
+
+log = logging.getLogger(__name__)
+
+# How streaming marks a shard of the cache; its own enum is private.
+REMOTE, PREPARING, LOCAL = 1, 2, 3
+STATE_WORDS = {REMOTE: "not fetched yet", PREPARING: "being fetched or unpacked", LOCAL: "present"}
+
+
+@dataclass(frozen=True)
+class MixtureSource:
+    """One stream of the mix."""
+
+    name: str
+    """The source's name. It keys the order of its shards: a renamed source is read in another order."""
+    local: Path
+    """The stream's folder; with a `remote`, the folder that caches it (one per stream, used by one run at a time)."""
+    remote: str | None
+    """Path or URL that shards are fetched from; None when `local` holds the stream itself."""
+    weight: float
+    """Share of the phase's tokens, in any unit."""
+
+
+class ShardIndex:
+    """Which shard holds a sample, in O(shards) memory (the library's own index is O(samples))."""
+
+    def __init__(self, shard_sizes: NDArray[np.int64]) -> None:
+        """`shard_sizes`: samples per shard, shape (shards,)."""
+        self._ends: list[int] = np.cumsum(shard_sizes).tolist()
+
+    def __getitem__(self, sample_id: int) -> tuple[int, int]:
+        """(shard, sample within it) of a sample numbered through all shards; IndexError outside."""
+        if not 0 <= sample_id < self._ends[-1]:
+            raise IndexError(f"sample {sample_id} is not in 0..{self._ends[-1] - 1}")
+        shard = bisect_right(self._ends, sample_id)
+        return shard, int(sample_id) - (self._ends[shard - 1] if shard else 0)
+
+
+@contextmanager
+def _seams(ownership: Ownership) -> Iterator[None]:
+    # The library's constructor offers no other seam for these: its index of samples holds 8 bytes a sample (8 GB in
+    # every rank at 1e9), and its search for a shared-memory number and its joining of a segment that another rank is
+    # making are races (see training/data/shm.py).
+    stock = streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory
+    streaming_dataset.Spanner = ShardIndex  # type: ignore[misc, assignment]
+    streaming_dataset.get_shm_prefix = lambda *_: (ownership.number, ownership.segment)
+    streaming_array.SharedMemory = PatientSharedMemory  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory = stock  # type: ignore[misc]
+
+
+class MixtureDataset(StreamingDataset):
+    """The samples of one training phase, for one rank.
+
+    Items are dicts: ids (seq_len + 1,) uint16 or uint32, sample_id (its number through all streams, in the order of
+    `sources`) and source (index into `source_names`). Iterating starts at the position last loaded, or at step 0, and
+    runs to the end of the phase; iterate once per loaded position.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[MixtureSource],
+        *,
+        seq_len: int,
+        seed: int,
+        global_batch: int,
+        canonical_nodes: int,
+        total_steps: int,
+        virtual_epoch_samples: int,
+        manifest: str = "",
+        cache_limit: int | None = None,
+        stall_seconds: float = 300.0,
+        allow_changed_data: bool = False,
+    ) -> None:
+        """Open the streams; call on all ranks together.
+
+        `cache_limit` is bytes per node and needs every source to have a remote. A wait of `stall_seconds` for one
+        sample is logged with the stream and shard it is for. Raises UserError for streams that are missing, damaged or
+        of another seq_len, a world size that does not divide the batch, and cache folders in use.
+        """
+        world = World.detect()
+        self.device_batch = check_world(global_batch, canonical_nodes, world.num_nodes, world.ranks_per_node)
+        if cache_limit is not None and any(source.remote is None for source in sources):
+            raise UserError(
+                "a cache limit would delete shards of a stream that has no remote to fetch them from again",
+                fix="Name the built data as the remote and another folder as the cache, or drop the limit.",
+            )
+        weights = [source.weight for source in sources]
+        self.source_names = [source.name for source in sources]
+        self.plan = plan_epochs(weights, total_steps, global_batch, virtual_epoch_samples)
+        self.max_seq_len = seq_len
+        self.stall_seconds = stall_seconds
+        self.allow_changed_data = allow_changed_data
+        self.fields = fingerprint_fields(
+            manifest=manifest,
+            mixture=list(zip(self.source_names, weights, strict=True)),
+            seed=seed,
+            seq_len=seq_len,
+            global_batch=global_batch,
+            canonical_nodes=canonical_nodes,
+            total_steps=total_steps,
+            virtual_epoch_samples=virtual_epoch_samples,
+        )
+        self._changes: list[dict[str, Any]] = []
+        self._start_step = 0
+        self._position = (0, 0)  # virtual epoch, step within it
+        self._steps_before = 0
+        self._waiting_since: float | None = None
+        self._arranging = False
+        self._failure: UserError | None = None
+        self._ready: set[int] = set()
+        streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
+        made_group = maybe_init_dist()
+        try:
+            self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
+            with _seams(self._ownership):
+                super().__init__(
+                    streams=streams,
+                    batch_size=self.device_batch,
+                    cache_limit=cache_limit,
+                    num_canonical_nodes=canonical_nodes,
+                    shuffle=True,
+                    # Blocks no smaller than a default virtual epoch: sources are mixed evenly all through it.
+                    shuffle_algo="py1br",
+                    shuffle_block_size=max((1 << 22) // canonical_nodes, 1 << 18),
+                    shuffle_seed=seed,
+                    validate_hash="xxh64",
+                )
+            self._check_present()
+        except (ValueError, OSError) as error:
+            if hasattr(self, "_ownership"):
+                self._ownership.release()
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the streams cannot be opened: {error}") from error
+        finally:
+            if made_group:
+                dist.destroy_process_group()
+        # Lets node counts unrelated to the canonical nodes read the same order (see training/data/elastic.py).
+        self.initial_physical_nodes = canonical_nodes  # type: ignore[assignment]
+        self._source_ends = np.cumsum(self.samples_per_stream).tolist()
+        self._cycles = [
+            Cycle(name, self.samples_per_shard[start : start + count], seed)
+            for name, start, count in zip(
+                self.source_names, self.shard_offset_per_stream, self.shards_per_stream, strict=True
+            )
+        ]
+        if cache_limit is not None:
+            self._check_cache(world)
+
+    def _check_present(self) -> None:
+        absent = np.flatnonzero(self._shard_states.numpy() == REMOTE)
+        lost = [shard for shard in absent.tolist() if self.streams[self.stream_per_shard[shard]].remote is None]
+        if lost:
+            raise self._shard_error(lost[0], f"is missing ({len(lost)} missing in all)")
+
+    def _check_cache(self, world: World) -> None:
+        sizes, samples = arrange_epoch(self.plan, self._cycles, 0)
+        first = samples[np.cumsum(sizes) - sizes]
+        shards = {self.spanner[sample][0] for sample in first.tolist()}
+        readers = min(world.num_nodes, self.fields["canonical_nodes"])
+        share = sum(self.shards[shard].get_max_size() for shard in shards) // readers
+        if world.is_leader and self.cache_limit is not None and self.cache_limit < share:
+            log.warning(
+                "a cache limit of %d bytes is less than the %d that a virtual epoch reads on each node, all through "
+                "it: shards will be fetched again and again. Raise it, or lower training.virtual_epoch_samples.",
+                self.cache_limit,
+                share,
+            )
+
+    def __len__(self) -> int:
+        """Samples that this rank gets over the whole phase."""
+        return self.plan.total_steps * self.device_batch
+
+    def close(self) -> None:
+        """Give up the shared memory and the cache folders, for a process that goes on to another phase.
+
+        Neither the dataset nor an iterator over it can be used afterwards.
+        """
+        scalars = (self._shared_barrier._arr, self._next_epoch.arr, self._cache_usage.arr)
+        for array in (*scalars, self._shard_states, self._shard_access_times):
+            array.shm.cleanup()
+        self._locals_shm.cleanup()
+        self._ownership.release()
+
+    # -- position ------------------------------------------------------------------------------------------------
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """The position after `num_samples` samples over all ranks, counted from the phase's start or this run's.
+
+        Composer calls this with its count of samples in the epoch, which is the phase.
+        """
+        steps, rest = divmod(num_samples, self.plan.global_batch)
+        assert rest == 0, f"{num_samples} samples are no whole number of steps"
+        return {
+            "step": steps if from_beginning else self._start_step + steps,
+            "fields": self.fields,
+            "changes": self._changes,
+        }
+
+    def load_state_dict(self, obj: dict[str, Any]) -> None:
+        """Go to a saved position; UserError when the data is not what it was, unless that was allowed."""
+        changed = check_resume(obj["fields"], self.fields, allow=self.allow_changed_data)
+        step = int(obj["step"])
+        if step > self.plan.total_steps:
+            raise UserError(f"the checkpoint is at step {step} of a phase that has {self.plan.total_steps} steps")
+        self._changes = list(obj["changes"])
+        if changed:
+            log.warning("going on with changed data from step %d: %s", step, ", ".join(changed))
+            self._changes.append({"step": step, "changed": changed})
+        self._start_step = step
+
+    def _resume_incr_epoch(self) -> tuple[int, int]:
+        epoch, step = self._position
+        return epoch, step * self.plan.global_batch
+
+    # -- arrangement ---------------------------------------------------------------------------------------------
+
+    def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard ranges and samples of one virtual epoch; see :func:`training.data.mixture.arrange_epoch`."""
+        assert stream_id is None, "the virtual epoch is arranged over all streams at once"
+        return arrange_epoch(self.plan, self._cycles, epoch)
+
+    def _get_work(self, epoch: int, sample_in_epoch: int) -> NDArray[np.int64]:
+        self.epoch_size = self.plan.samples(epoch)
+        # The DataLoader asks its workers for batches in turn, right across epoch ends: whoever's turn comes first in
+        # this epoch takes the first share of it.
+        world = self._parallel_worker_world
+        share = (world.worker_of_rank - self._steps_before) % world.workers_per_rank
+        self._parallel_worker_world = World(
+            world.num_nodes, world.ranks_per_node, world.workers_per_rank, world.rank * world.workers_per_rank + share
+        )
+        self._arranging = True
+        work = super()._get_work(epoch, sample_in_epoch)
+        self._arranging = False
+        return work
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """This worker's samples from the loaded position to the end of the phase."""
+        done = threading.Event()
+        threading.Thread(target=self._watch, args=(done,), daemon=True).start()
+        step = self._start_step
+        try:
+            while step < self.plan.total_steps:
+                epoch = self.plan.epoch_of(step)
+                self._position = (epoch, step - int(self.plan.step_ends[epoch]))
+                self._steps_before = step - self._start_step
+                samples = super().__iter__()
+                while True:
+                    self._waiting_since = time.monotonic()
+                    sample = next(samples, None)
+                    self._waiting_since = None
+                    if sample is None:
+                        break
+                    yield sample
+                if self._event.is_set():
+                    raise self._failure or RuntimeError("a background thread of the data loader failed")
+                step = int(self.plan.step_ends[epoch + 1])
+        finally:
+            done.set()
+            if hasattr(self, "_iterator"):
+                self._iterator.non_blocking_exit()
+
+    # -- samples -------------------------------------------------------------------------------------------------
+
+    def get_item(self, sample_id: int, retry: int = 7) -> dict[str, Any]:
+        """One sample by its number through all streams, fetching its shard if need be."""
+        sample_id = int(sample_id)
+        try:
+            ids = super().get_item(sample_id, retry)["ids"]
+        except (RuntimeError, IndexError, ValueError, OSError) as error:
+            raise self._failure or self._shard_error(self.spanner[sample_id][0], str(error)) from error
+        return {"ids": ids, "sample_id": sample_id, "source": bisect_right(self._source_ends, sample_id)}
+
+    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
+        """Fetch and unpack a shard unless it is there; a failure ends the iteration with a UserError."""
+        if shard_id in self._ready and self._shard_states[shard_id] == LOCAL:
+            # The library takes a machine-wide lock for each sample; here only the first of each shard needs it.
+            self._shard_access_times[shard_id] = time.time_ns()
+            return
+        try:
+            super().prepare_shard(shard_id, blocking)
+        except Exception as error:
+            # Raised in a background thread this would be lost and the epoch would just end early; left in the
+            # "preparing" state the shard would hold up every other worker for good.
+            self._shard_states[shard_id] = REMOTE
+            if self._cache_filelock.is_locked:
+                self._cache_filelock.release()
+            self._failure = error if isinstance(error, UserError) else self._shard_error(shard_id, str(error))
+            if not hasattr(self, "_event"):
+                raise self._failure from error
+            self._event.set()
+        else:
+            if self._shard_states[shard_id] == LOCAL:
+                self._ready.add(shard_id)
+
+    def _evict_coldest_shard(self) -> None:
+        try:
+            super()._evict_coldest_shard()
+        except ValueError:
+            raise UserError(
+                f"the cache limit of {self.cache_limit} bytes does not hold the shards that are read at once",
+                fix="Raise the limit.",
+            ) from None
+
+    def _shard_error(self, shard_id: int, reason: str) -> UserError:
+        return shard_error(self.streams[self.stream_per_shard[shard_id]], self.shards[shard_id], reason)
+
+    def _watch(self, done: threading.Event) -> None:
+        reported = 0.0
+        while not done.wait(min(1.0, self.stall_seconds / 4)):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - max(since, reported) > self.stall_seconds:
+                reported = time.monotonic()
+                log.warning("the data loader has waited %.0f s for %s", reported - since, self._awaited())
+
+    def _awaited(self) -> str:
+        if self._arranging or not hasattr(self, "_iterator"):
+            return f"the other data workers of this node, to start virtual epoch {self._position[0]}"
+        ahead = self._iterator.sample_ids[self._iterator.yield_index :]
+        sample_id = next((int(s) for s in ahead if s != -1), None)
+        if sample_id is None:
+            return "its background threads to end"
+        shard_id, _ = self.spanner[sample_id]
+        name = self.source_names[self.stream_per_shard[shard_id]]
+        state = STATE_WORDS.get(int(self._shard_states[shard_id]), "unknown")
+        return f"stream '{name}', shard {self.shards[shard_id].file_pairs[0][0].basename} ({state})"

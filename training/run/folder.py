@@ -1,0 +1,207 @@
+"""A run's folder: what it trains, with what, and the lock that keeps two commands from training it at once.
+
+RUN/run.json            size, resolved phases, and one entry per start: command, versions, git state, processes
+RUN/manifest.json       of the phase being trained; manifests/ holds every phase's
+RUN/tokenizer/          tokenizer.json and meta.json
+RUN/metrics.jsonl       one line per optimiser step
+RUN/checkpoints/  RUN/tensorboard/  RUN/loss.png
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from corpus.base.errors import UserError
+from corpus.base.files import atomic_write, read_json, write_json
+from corpus.records.manifest import MANIFEST_FILE
+from corpus.streams.store import copy_folder
+from training.model.shapes import ModelConfig
+from training.run import checkpoint
+from training.run.options import Options, Phase, describe, world_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOCK_PATIENCE = 60.0
+"""Seconds to wait for an earlier command of the same run to finish saving."""
+
+PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "numpy", "safetensors", "transformers", "tokenizers")
+
+
+class RunFolder:
+    """Paths of one run, and what the first process writes there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.checkpoints = root / "checkpoints"
+        self.metrics = root / "metrics.jsonl"
+        self.tensorboard = root / "tensorboard"
+        self.plot = root / "loss.png"
+        self.record = root / "run.json"
+        self._lock: IO[str] | None = None
+
+    def lock(self) -> None:
+        """Take the run for this process; raises UserError when another command keeps training it."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"cannot be written: {error.strerror}", where=str(self.root), fix="Choose another --out."
+            ) from None
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        "another command is training this run",
+                        where=str(self.root),
+                        fix="Stop it, or choose another --run-name.",
+                    ) from None
+                time.sleep(0.2)
+
+    def unlock(self) -> None:
+        """Give the run up."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def start(self, options: Options, phases: list[Phase], resumed: dict[str, Any] | None) -> list[str]:
+        """Record this start in run.json and return what differs from the start before, one line per setting.
+
+        Raises UserError when the folder holds a run of another model or other phases.
+        """
+        known = read_json(self.record) if self.record.is_file() else None
+        described = [describe(phase) for phase in phases]
+        changes: list[str] = []
+        if known:
+            before = [phase["recipe"]["name"] for phase in known["phases"]]
+            names = [phase.name for phase in phases]
+            if known["size"] != options.model_name or before[: len(names)] != names[: len(before)]:
+                raise UserError(
+                    f"holds a run of size {known['size']} over {', '.join(before)}",
+                    where=str(self.root),
+                    fix="Choose another --run-name.",
+                )
+            for old, new in zip(known["phases"], described, strict=False):
+                prefix = f"{new['recipe']['name']}: "
+                changes += _changes(old["recipe"]["training"], new["recipe"]["training"], prefix)
+        start = {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "processes": world_size(),
+            "resumed": resumed,
+            "changed": changes,
+            "git": git_state(),
+            "versions": versions(),
+        }
+        starts = [*(known["starts"] if known else []), start]
+        record = {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts}
+        write_json(self.record, record)
+        return changes
+
+    def enter_phase(self, phase: Phase, data: Path) -> None:
+        """Copy the phase's manifest and tokenizer into the run."""
+        phase.manifest.write(self.root)
+        write_json(self.root / "manifests" / f"{phase.name}.json", read_json(self.root / MANIFEST_FILE))
+        source = data / phase.manifest.tokenizer.path
+        if source.is_dir():
+            copy_folder(source, self.root / "tokenizer")
+
+    def truncate_metrics(self, phase: int, step: int) -> None:
+        """Drop the metrics of steps after `step` of `phase`, so that each step stands there once."""
+        if not self.metrics.is_file():
+            return
+        kept = [row for row in read_metrics(self.root) if (row["phase"], row["step"]) <= (phase, step)]
+        with atomic_write(self.metrics) as stream:
+            stream.writelines(json.dumps(row).encode() + b"\n" for row in kept)
+
+
+def _changes(old: Any, new: Any, prefix: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            dot = "" if prefix.endswith(" ") else "."
+            lines += _changes(old.get(key), new.get(key), f"{prefix}{dot}{key}")
+        return lines
+    return [] if old == new else [f"{prefix} {old} -> {new}"]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, a last line cut short by a crash left out."""
+    return list(_rows(run / "metrics.jsonl"))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise UserError("no metrics", where=str(path), fix="Name the folder of a run.") from None
+    for line in lines[:-1]:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise UserError("holds a line that is not JSON", where=str(path)) from None
+
+
+def latest_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run folder, or `run` itself when it is a checkpoint; raises UserError without one."""
+    if (run / checkpoint.RECORD_FILE).is_file():
+        return run
+    found = checkpoint.listing(run / "checkpoints")
+    if not found:
+        raise UserError("no checkpoint here", where=str(run), fix="Name the folder of a run that has saved one.")
+    return found[0]
+
+
+def load_weights(run: Path) -> tuple[dict[str, Tensor], ModelConfig]:
+    """The weights of a run's newest checkpoint (or of a checkpoint folder), verified, and the model they belong to.
+
+    Keys are MobileLM's. Raises UserError when there is none or it is damaged.
+    """
+    path = latest_checkpoint(run)
+    record = checkpoint.verify(path)
+    return checkpoint.read_weights(path), model_config(record.model)
+
+
+def model_config(data: dict[str, Any]) -> ModelConfig:
+    """ModelConfig from its JSON form."""
+    layers = data.get("global_layers")
+    return ModelConfig(**{**data, "global_layers": None if layers is None else tuple(layers)})
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a run depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of this source tree and whether it has changes; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", here, *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "changed": bool(status.strip())}

@@ -1,0 +1,76 @@
+"""One of the training processes: how it reports errors, hears that it should stop, and acts with the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from corpus.base.errors import UserError, command
+from corpus.base.process import end_with_parent
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 10.0
+"""How long other processes of a machine leave it to the first one to report an error they share."""
+
+
+@contextlib.contextmanager
+def reported_once() -> Iterator[None]:
+    """Like `command`, but an error that all processes of a machine meet is printed by the first alone.
+
+    The launcher ends the others once the first has exited; one that met an error of its own prints it after a wait.
+    """
+    with command():
+        try:
+            yield
+        except UserError:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if int(os.environ.get("LOCAL_RANK", "0")) != 0:
+                time.sleep(REPORT_SECONDS)
+            raise
+
+
+def on_first(action: Callable[[], T]) -> T:
+    """Run `action` on rank 0 and give every rank its result, or the UserError it raised."""
+    from composer.utils import dist
+
+    outcome: list[T | UserError | None] = [None]
+    if dist.get_global_rank() == 0:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[0] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    return outcome[0]  # type: ignore[return-value]
+
+
+def peak_memory() -> int:
+    """Largest resident size of this program in bytes; getrusage would count the process it was started from too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+class StopSignal:
+    """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it.
+
+    Make it after Composer is imported, which sets handlers of its own that exit with an error at once.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if "RANK" in os.environ:
+            # The launcher passes SIGTERM on, but killed outright it would leave its processes training on unseen.
+            end_with_parent(signal.SIGTERM)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
