@@ -244,7 +244,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     listings = preflight(all_origins(needed, cleaning), config)
     cleaning = [evaluation_files(step, listings, config, data, say) for step in cleaning]
     inputs = {name: source_inputs(name, source, listings, config, data, say) for name, source in needed.items()}
-    tokenizer = resolve_tokenizer(recipe, options.recipe.resolve().parent, inputs, config, data, say)
+    tokenizer = resolve_tokenizer(recipe.tokenizer, recipe.boundary, recipe.name, inputs, config, data, say)
     engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
     if note:
         say(f"note: {note}; using {engine}, which gives the same ids more slowly")

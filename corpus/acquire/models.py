@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus.acquire.origins import HubOrigin, Origin
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -90,3 +92,13 @@ def listing_of(files: Iterable[SourceFile], revision: str | None = None) -> List
             whole.update(f"{file.name}\0{file.size}\0{content}\n".encode())
         revision = whole.hexdigest()[:40]
     return Listing(revision, ordered)
+
+
+def file_identities(origin: Origin, listing: Listing) -> list[list[str | int | None]]:
+    """[name, size, content or address] of each file, for keys.
+
+    A hub's pinned commit fixes its files, so they are the same from the hub and from a mirror of it. Elsewhere a digest
+    identifies a file wherever it lies, and without one its address must.
+    """
+    fixed = isinstance(origin, HubOrigin) and listing.revision.startswith(origin.revision)
+    return [[file.name, file.size, None if fixed else file.digest or file.url] for file in listing.files]

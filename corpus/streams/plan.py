@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpus.acquire import AcquireConfig, Listing
-from corpus.acquire.origins import HubOrigin, Origin
+from corpus.acquire.models import file_identities
+from corpus.acquire.origins import Origin
 from corpus.base.config import Strict, parse
 from corpus.base.files import canonical_json, fingerprint, read_json
 from corpus.catalogue.models import Source
@@ -64,7 +65,7 @@ class StreamPlan(Strict):
             "format": STREAM_FORMAT,
             "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
             "revision": self.listing.revision,
-            "files": file_identities(self.source, self.listing),
+            "files": file_identities(self.source.origin, self.listing),
             "tokenizer": self.tokenizer.sha256,
             "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],
             "seq_len": self.seq_len,
@@ -132,16 +133,6 @@ class StreamPlan(Strict):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(canonical_json(self.model_dump(mode="json")))
         return path
-
-
-def file_identities(source: Source, listing: Listing) -> list[list[str | int | None]]:
-    """[name, size, content or address] of each file, for keys.
-
-    A hub's pinned commit fixes its files, so they are the same from the hub and from a mirror of it. Elsewhere a digest
-    identifies a file wherever it lies, and without one its address must.
-    """
-    fixed = isinstance(source.origin, HubOrigin) and listing.revision.startswith(source.origin.revision)
-    return [[file.name, file.size, None if fixed else file.digest or file.url] for file in listing.files]
 
 
 @functools.lru_cache(maxsize=8)

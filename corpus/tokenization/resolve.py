@@ -9,6 +9,7 @@ from typing import Any
 
 from corpus.acquire import AcquireConfig, Listing, fetch, http, hub, release
 from corpus.acquire.disk import disk_errors
+from corpus.acquire.models import file_identities
 from corpus.acquire.transfer import Retry, retrying
 from corpus.base.errors import UserError, nearest
 from corpus.base.files import atomic_write, fingerprint, read_json, sha256_file, write_json
@@ -16,10 +17,14 @@ from corpus.catalogue.models import Source
 from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
 from corpus.documents.units import WHOLE
-from corpus.recipe.model import Recipe
-from corpus.records.stream import Tokenizer
-from corpus.streams.plan import file_identities
-from corpus.tokenization.specs import FileTokenizer, HubTokenizer, LlamaModelsTokenizer, TrainTokenizer
+from corpus.records.stream import Boundary, Tokenizer
+from corpus.tokenization.specs import (
+    FileTokenizer,
+    HubTokenizer,
+    LlamaModelsTokenizer,
+    TokenizerSpec,
+    TrainTokenizer,
+)
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 """Boundary tokens of a tokenizer trained here."""
@@ -31,21 +36,26 @@ Inputs = Mapping[str, tuple[Source, Listing]]
 
 
 def resolve_tokenizer(
-    recipe: Recipe, recipe_dir: Path, inputs: Inputs, config: AcquireConfig, data: Path, say: Callable[[str], None]
+    spec: TokenizerSpec,
+    boundary: Boundary,
+    recipe: str,
+    inputs: Inputs,
+    config: AcquireConfig,
+    data: Path,
+    say: Callable[[str], None],
 ) -> Tokenizer:
-    """Put the recipe's tokenizer under ``data/tokenizers`` (once) and return its facts."""
-    spec = recipe.tokenizer
+    """Put the tokenizer of the recipe called ``recipe`` under ``data/tokenizers`` (once) and return its facts."""
     if isinstance(spec, TrainTokenizer):
         tokenizer = _trained(spec, inputs, config, data, say)
     elif isinstance(spec, LlamaModelsTokenizer):
         tokenizer = _llama(spec, data, say)
     else:
-        tokenizer = _copied(spec, recipe_dir, config, data)
+        tokenizer = _copied(spec, config, data)
     for end, value in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
-        if recipe.boundary in (end, "both") and value is None:
+        if boundary in (end, "both") and value is None:
             raise UserError(
-                f"the recipe's boundary is '{recipe.boundary}' but the tokenizer names no {end} token",
-                where=f"recipe '{recipe.name}': key 'tokenizer.{end}_token'", fix="Add the key, or change 'boundary'.",
+                f"the recipe's boundary is '{boundary}' but the tokenizer names no {end} token",
+                where=f"recipe '{recipe}': key 'tokenizer.{end}_token'", fix="Add the key, or change 'boundary'.",
             )  # fmt: skip
     return tokenizer
 
@@ -61,7 +71,7 @@ def _trained(
                 [
                     source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
                     listing.revision,
-                    file_identities(source, listing),
+                    file_identities(source.origin, listing),
                 ]
                 for source, listing in inputs.values()
             ],
@@ -130,9 +140,9 @@ def _llama(spec: LlamaModelsTokenizer, data: Path, say: Callable[[str], None]) -
     return _stored(folder)
 
 
-def _copied(spec: FileTokenizer | HubTokenizer, recipe_dir: Path, config: AcquireConfig, data: Path) -> Tokenizer:
+def _copied(spec: FileTokenizer | HubTokenizer, config: AcquireConfig, data: Path) -> Tokenizer:
     if isinstance(spec, FileTokenizer):
-        path, name = recipe_dir / spec.path, Path(spec.path).parent.name or "file"
+        path, name = config.base_dir / spec.path, Path(spec.path).parent.name or "file"
         if path.is_dir():
             path = path / "tokenizer.json"
         if not path.is_file():
