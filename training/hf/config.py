@@ -1,4 +1,4 @@
-"""How a model of the family looks as a stock Hugging Face class: config.json, tensor names, and the folder itself.
+"""How a model of the family looks as a stock Hugging Face class: its class and its config.json.
 
 Every shape has a class in transformers, so nothing needs remote code:
 
@@ -11,16 +11,7 @@ Every shape has a class in transformers, so nothing needs remote code:
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from corpus.base.errors import UserError
 from training.model.shapes import ModelConfig
@@ -33,10 +24,7 @@ CLASSES = {
 }
 """transformers class of each model_type we write."""
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-QK_NORMS = ("q_norm", "k_norm")
 
 
 def model_type(cfg: ModelConfig) -> str:
@@ -116,64 +104,3 @@ def hf_config(
             "layer_types": layer_types(cfg),
         }
     return config
-
-
-def tensor_names(cfg: ModelConfig, kind: str, unrolled: bool = True) -> dict[str, str]:
-    """Our tensor's name for each tensor of the class `kind`, the output head left out.
-
-    `unrolled`: shared blocks stand in the checkpoint as often as they run, instead of once.
-    """
-    feed_forward = "feed_forward" if kind == "llama4_text" else "mlp"
-    repeat = cfg.layer_repeat if unrolled else 1
-    names = {EMBEDDING: "embed_tokens.weight", "model.norm.weight": "norm.weight"}
-    for layer in range(cfg.layers * repeat):
-        theirs, ours = f"model.layers.{layer}", f"layers.{layer // repeat}"
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            names[f"{theirs}.{norm}.weight"] = f"{ours}.{norm}.weight"
-        for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            names[f"{theirs}.self_attn.{projection}.weight"] = f"{ours}.self_attn.{projection}.weight"
-        for projection in ("gate_proj", "up_proj", "down_proj"):
-            names[f"{theirs}.{feed_forward}.{projection}.weight"] = f"{ours}.mlp.{projection}.weight"
-    return names
-
-
-def to_hf(state: Mapping[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
-    """A state dict of MobileLM under the names of its stock class, each tensor with memory of its own.
-
-    The tied head is written too: readers that do not tie by themselves would start from a random head.
-    """
-    kind = model_type(cfg)
-    tensors = {theirs: state[ours].detach().cpu().clone() for theirs, ours in tensor_names(cfg, kind).items()}
-    tensors[HEAD] = tensors[EMBEDDING].clone()
-    if kind == "qwen3":
-        for layer in range(cfg.layers * cfg.layer_repeat):
-            for norm in QK_NORMS:
-                tensors[f"model.layers.{layer}.self_attn.{norm}.weight"] = torch.ones(cfg.head_dim)
-    return tensors
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Pretty JSON with one trailing newline."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill beside `out`; renamed to `out` when the block ends well, removed otherwise.
-
-    Raises UserError when `out` exists and is not an empty folder, or when the disk refuses.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("already exists", where=str(out), fix="Choose another --to, or remove it.")
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        yield beside
-        for file in beside.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.replace(beside, out)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", where=str(out)) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

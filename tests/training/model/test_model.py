@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.hf.config import to_hf
+from training.hf.weights import to_hf
 from training.model.decoder import MobileLM
 from training.model.shapes import SIZES, ModelConfig, parameter_count, scaled_down
 

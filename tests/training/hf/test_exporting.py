@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from corpus.base.errors import UserError
 from corpus.records.manifest import Manifest, ManifestSource
 from corpus.records.stream import Documents, Tokenizer
-from training.export import export_hf
+from training.hf.exporting import export_hf
 from training.model.decoder import MobileLM
 from training.model.shapes import SIZES, ModelConfig, scaled_down
 

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from corpus.base.errors import UserError
-from training.export import export_hf
-from training.import_hf import import_hf, load_imported
+from training.hf.exporting import export_hf
+from training.hf.importing import import_hf
 from training.model.decoder import MobileLM
+from training.model.saved import load_model
 from training.model.shapes import SIZES, ModelConfig, scaled_down
 
 transformers = pytest.importorskip("transformers")
@@ -55,7 +56,7 @@ def test_import_undoes_export(name: str, tmp_path: Path) -> None:
     cfg = scaled_down(SIZES[name])
     model = exported(cfg, tmp_path / "hf")
     assert import_hf(tmp_path / "hf", cfg, tmp_path / "in") == (cfg, [])
-    state, back = load_imported(tmp_path / "in")
+    state, back = load_model(tmp_path / "in")
     assert back == cfg
     expected = model.state_dict()
     assert set(state) == set(expected) and all(torch.equal(state[key], expected[key]) for key in state)
@@ -69,7 +70,7 @@ def test_folders_saved_by_transformers_come_in(name: str, tmp_path: Path) -> Non
     saved.save_pretrained(tmp_path / "saved", max_shard_size="200KB")
     assert (tmp_path / "saved" / "model.safetensors.index.json").exists()
     import_hf(tmp_path / "saved", cfg, tmp_path / "in")
-    state, back = load_imported(tmp_path / "in")
+    state, back = load_model(tmp_path / "in")
     fresh = MobileLM(back)
     fresh.load_state_dict(state)
     assert torch.equal(fresh(ids_for(cfg)), model(ids_for(cfg)))
@@ -80,7 +81,7 @@ def test_settings_a_recipe_can_override_are_taken_over_and_named(tmp_path: Path)
     trained = dataclasses.replace(cfg, rope_theta=8e6, qk_norm=False)
     exported(trained, tmp_path / "hf")
     actual, notes = import_hf(tmp_path / "hf", cfg, tmp_path / "in")
-    assert actual == trained == load_imported(tmp_path / "in")[1]
+    assert actual == trained == load_model(tmp_path / "in")[1]
     assert len(notes) == 2 and "rope_theta is 8000000.0" in notes[0] and "training.model.qk_norm" in notes[1]
 
     pro = scaled_down(SIZES["pro"])
@@ -100,7 +101,7 @@ def test_published_sharing_layout_holds_each_block_once(tmp_path: Path) -> None:
     model = exported(plain, tmp_path / "hf")
     edit_config(tmp_path / "hf", model_type="mobilellm", layer_sharing=True, tie_word_embeddings=False)
     import_hf(tmp_path / "hf", shared, tmp_path / "in")
-    state, cfg = load_imported(tmp_path / "in")
+    state, cfg = load_model(tmp_path / "in")
     assert cfg.layer_repeat == 2 and torch.equal(state["norm.weight"], model.norm.weight)
     with pytest.raises(UserError, match="the size shares no layers"):
         import_hf(tmp_path / "hf", plain, tmp_path / "other")
@@ -170,7 +171,7 @@ def test_untied_head_is_refused_and_a_lone_head_is_the_embedding(tmp_path: Path)
         exported(cfg, folder)
         edit_weights(folder, lambda tensors, name=dropped: tensors.pop(name))  # type: ignore[misc]
         import_hf(folder, cfg, tmp_path / f"{dropped}-in")
-        state, _ = load_imported(tmp_path / f"{dropped}-in")
+        state, _ = load_model(tmp_path / f"{dropped}-in")
         assert torch.equal(state["embed_tokens.weight"], model.embed_tokens.weight)
 
 
@@ -212,7 +213,7 @@ def test_unreadable_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must name files of this folder"):
         import_hf(tmp_path / "hf", cfg, tmp_path / "in")
     with pytest.raises(UserError, match="no such file"):
-        load_imported(tmp_path / "in")
+        load_model(tmp_path / "in")
 
 
 def test_command_writes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,4 +223,4 @@ def test_command_writes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture
     exported(cfg, tmp_path / "hf")
     main([str(tmp_path / "hf"), "--size", "tiny", "--to", str(tmp_path / "in")])
     assert "--load" in capsys.readouterr().out
-    assert load_imported(tmp_path / "in")[1] == cfg
+    assert load_model(tmp_path / "in")[1] == cfg

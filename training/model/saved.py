@@ -1,0 +1,44 @@
+"""A model in a folder: model.json says its shape, weights.safetensors holds its tensors; what `--load` starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corpus.base.errors import UserError
+from corpus.base.files import read_json, write_json
+from training.model.shapes import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], cfg: ModelConfig) -> None:
+    """Write both files into an existing folder; `state` is MobileLM's."""
+    from safetensors.torch import save_file
+
+    save_file(dict(state), str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    write_json(folder / MODEL_FILE, {"kind": "model", "format": 1, **dataclasses.asdict(cfg)})
+
+
+def load_model(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
+    """State dict and config of a folder that `save_model` filled; raises UserError when it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / MODEL_FILE
+    fields = read_json(path)
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    if fields.pop("kind", None) != "model" or fields.pop("format", None) != 1 or set(fields) != known:
+        raise UserError("was not written by this version of training.import_hf", where=str(path), fix="Import again.")
+    if fields["global_layers"] is not None:
+        fields["global_layers"] = tuple(fields["global_layers"])
+    try:
+        return load_file(str(folder / WEIGHTS_FILE)), ModelConfig(**fields)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(folder / WEIGHTS_FILE), fix="Import again.") from None
