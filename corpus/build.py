@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, cast
 from corpus.base.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
-    from corpus.cleaning.specs import CleaningStep
+    from corpus.cleaning.steps import CleaningStep
     from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.executors import Cluster
     from corpus.pipeline.run import Progress
@@ -219,7 +219,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     """Find every source's files, the tokenizer, and from them each entry's stream."""
     from corpus.acquire import AcquireConfig, preflight
     from corpus.catalogue.load import find_source
-    from corpus.pipeline.corpus_steps import with_corpus_steps
+    from corpus.pipeline.comparisons import with_comparisons
     from corpus.recipe.shares import draws
     from corpus.streams.inputs import all_origins, evaluation_files, source_inputs
     from corpus.streams.plan import StreamPlan
@@ -239,7 +239,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     _refuse_twins(recipe)
     wanted = {name: source for name, source in sources.items() if not options.only or name in options.only}
     # Training a tokenizer and comparing documents across sources take all of them, whatever is built.
-    needed = sources if recipe.tokenizer.kind == "train" or any(s.corpus_wide for s in recipe.cleaning) else wanted
+    needed = sources if recipe.tokenizer.kind == "train" or any(s.compares for s in recipe.cleaning) else wanted
     cleaning = [cast("CleaningStep", step.at(config.base_dir)) for step in recipe.cleaning]
     listings = preflight(all_origins(needed, cleaning), config)
     cleaning = [evaluation_files(step, listings, config, data, say) for step in cleaning]
@@ -271,7 +271,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
             acquire=config,
             keep_removed=options.keep_removed,
         )
-    return with_corpus_steps(plans), tokenizer
+    return with_comparisons(plans), tokenizer
 
 
 def _refuse_twins(recipe: Recipe) -> None:
@@ -306,10 +306,10 @@ def _lock(plan: StreamPlan) -> Iterator[None]:
 def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, StreamPlan], options: Options) -> None:
     """Make all missing units of the wanted streams, over as many rounds as a token limit needs.
 
-    Corpus steps first look at all ``plans`` they compare.
+    Comparisons first look at all ``plans`` they compare.
     """
     from corpus.acquire import Prefetcher
-    from corpus.pipeline.corpus_steps import run_corpus_steps
+    from corpus.pipeline.comparisons import run_comparisons
     from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.run import run_jobs
     from corpus.pipeline.steps import Job
@@ -341,8 +341,8 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
             show = functools.partial(_count_up, owners, totals, display)
             run_jobs(jobs, work, options.workers, show, collect, options.cluster)
 
-    if any(plan.corpus_state for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
-        run_corpus_steps(plans, saved, run)
+    if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
+        run_comparisons(plans, saved, run)
     while jobs := [
         Job(saved[name], unit.index)
         for name, plan in wanted.items()

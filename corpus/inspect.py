@@ -136,7 +136,7 @@ def contaminated_documents(folder: Path) -> list[dict[str, Any]]:
 
     Raises UserError when the stream does not tell of all of them.
     """
-    from corpus.cleaning.specs import CONTAMINATED
+    from corpus.cleaning.reasons import CONTAMINATED
     from corpus.records.stream import load_stream
     from corpus.streams.plan import HITS_FILE
 

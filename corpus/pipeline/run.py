@@ -55,7 +55,7 @@ def run_jobs(
 ) -> None:
     """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
 
-    ``collect``: instead of making shards, let this corpus step of the recipe's cleaning look at the documents.
+    ``collect``: instead of making shards, let this comparison of the recipe's cleaning look at the documents.
     ``cluster``: where the workers are; None is this machine.
     ``work`` is a scratch folder for this run; ``show`` is called with the counts about five times a second.
     """

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from corpus.acquire import fetch, release
 from corpus.base.errors import UserError
 from corpus.base.files import atomic_write, full_disk, is_full, publish_dir
-from corpus.cleaning.dedup import HashWriter
-from corpus.cleaning.droplists import DropList, DropReason, UnitRef, load_drop_list
-from corpus.cleaning.specs import CONTAMINATED, ExactDedupStep, MinhashStep
+from corpus.cleaning.comparisons.droplists import DropList, UnitRef, load_drop_list
+from corpus.cleaning.comparisons.exact import HashWriter
+from corpus.cleaning.comparisons.steps import ExactDedupStep, MinhashStep
+from corpus.cleaning.reasons import CONTAMINATED, DropReason
 from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
 from corpus.documents.units import Unit
@@ -151,7 +152,7 @@ class ReadRecords(UnitStep):
 
 
 class Numbered(NamedTuple):
-    """A document and its place among the unit's readable records, by which corpus steps know it."""
+    """A document and its place among the unit's readable records, by which comparisons know it."""
 
     ordinal: int
     document: Document
@@ -160,7 +161,7 @@ class Numbered(NamedTuple):
 class Clean(UnitStep):
     """Applies the recipe's cleaning steps in order; counts drops by reason and rewritten documents by step.
 
-    ``until`` stops before that step of the recipe: what a corpus step collects has been through the steps before it.
+    ``until`` stops before that step of the recipe: what a comparison collects has been through the steps before it.
     """
 
     type = "🔻 - FILTER"
@@ -208,7 +209,7 @@ def cleaning_functions(plan: StreamPlan, unit: Unit, until: int | None) -> list[
             break
         if isinstance(spec, ExactDedupStep | MinhashStep):
             reason: DropReason = "duplicate" if isinstance(spec, ExactDedupStep) else "near_duplicate"
-            drops = load_drop_list(plan.corpus_state[position], UnitRef(plan.source_name, unit.index), reason)
+            drops = load_drop_list(plan.comparison_folders[position], UnitRef(plan.source_name, unit.index), reason)
             functions.append((spec.step, functools.partial(_check_each, drops)))
         else:
             functions.append((spec.step, _over_batches(spec.function())))
@@ -252,10 +253,10 @@ class _Removed:
 
 
 class Collect(UnitStep):
-    """The end of a corpus step's own pass: keeps what the step compares documents by, instead of tokenising them."""
+    """The end of a comparison's own pass: keeps what the step compares documents by, instead of tokenising them."""
 
     type = "🧹 - COLLECTOR"
-    name = "corpus step"
+    name = "comparison"
 
     def __init__(self, jobs: Path, tally: Tally, step: int) -> None:
         super().__init__(jobs, tally)
@@ -264,12 +265,12 @@ class Collect(UnitStep):
     def run(self, data: Iterator[Numbered], rank: int = 0, world_size: int = 1) -> None:
         """Consumes the pipeline."""
         plan, unit = self.job(rank)
-        folder, spec = plan.corpus_state[self.step], dict(plan.steps)[self.step]
+        folder, spec = plan.comparison_folders[self.step], dict(plan.steps)[self.step]
         with unit_work(self, plan, unit, rank):
             if isinstance(spec, MinhashStep):
-                from corpus.cleaning.minhash import write_signatures
+                from corpus.cleaning.comparisons.minhash import write_signatures
 
-                refs = plan.corpus_units(self.step)
+                refs = plan.compared_units(self.step)
                 position = refs.index(UnitRef(plan.source_name, unit.index))
                 write_signatures(folder, refs, position, spec, self._texts(data, rank))
             else:
@@ -444,7 +445,7 @@ def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterat
 def unit_pipeline(jobs: Path, collect: int | None) -> list[PipelineStep]:
     """The steps for one unit; rank r of the executor works on job r of the jobs file.
 
-    With ``collect`` it is the pass in which that corpus step of the recipe's cleaning looks at all documents.
+    With ``collect`` it is the pass in which that comparison of the recipe's cleaning looks at all documents.
     """
     tally = Tally()
     if collect is not None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from corpus.base.config import Strict, parse, read_yaml
 from corpus.catalogue.models import Source
-from corpus.cleaning.specs import CleaningStep
+from corpus.cleaning.steps import CleaningStep
 from corpus.recipe.training import Training
 from corpus.records.stream import Boundary
 from corpus.tokenization.specs import TokenizerSpec

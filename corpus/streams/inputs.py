@@ -15,8 +15,9 @@ from corpus.base.errors import UserError, nearest
 from corpus.base.files import atomic_write, fingerprint
 from corpus.catalogue.load import load_evaluations
 from corpus.catalogue.models import Source
-from corpus.cleaning.evalsets import WHERE
-from corpus.cleaning.specs import CleaningStep, DecontaminateStep
+from corpus.cleaning.decontamination.evalsets import WHERE
+from corpus.cleaning.decontamination.step import DecontaminateStep
+from corpus.cleaning.steps import CleaningStep
 from corpus.documents.joins import input_origins, prepare
 
 

@@ -12,8 +12,8 @@ from corpus.acquire.origins import Origin
 from corpus.base.config import Strict, parse
 from corpus.base.files import canonical_json, fingerprint, read_json
 from corpus.catalogue.models import Source
-from corpus.cleaning.droplists import UnitRef
-from corpus.cleaning.specs import CleaningStep
+from corpus.cleaning.comparisons.droplists import UnitRef
+from corpus.cleaning.steps import CleaningStep
 from corpus.documents.units import Unit, plan_units
 from corpus.records.stream import STREAM_FILE, Boundary, Tokenizer
 
@@ -44,10 +44,10 @@ class StreamPlan(Strict):
     """All steps of the recipe, paths resolved; `steps` has those that apply to this entry."""
     entry: str
     """Name of the mixture entry."""
-    corpus_state: dict[int, Path] = {}
-    """Folder of each corpus step's findings, by its place in `cleaning`."""
-    corpus_members: dict[int, list[tuple[str, int, str]]] = {}
-    """(source, its number of units, its key) of all streams a corpus step compares, in order."""
+    comparison_folders: dict[int, Path] = {}
+    """Folder of each comparison's findings, by its place in `cleaning`."""
+    compared_streams: dict[int, list[tuple[str, int, str]]] = {}
+    """(source, its number of units, its key) of all streams a comparison looks at, in order."""
     keep_removed: bool = False
     malformed: Literal["drop", "fail"]
     unit_bytes: int
@@ -71,8 +71,8 @@ class StreamPlan(Strict):
             "seq_len": self.seq_len,
             "dtype": self.dtype,
             "cleaning": [step.key() for _, step in self.steps],
-            # What a corpus step drops here depends on all it compares with, in their order.
-            "compared_with": {str(step): [m[2] for m in members] for step, members in self.corpus_members.items()},
+            # What a comparison drops here depends on all it compares with, in their order.
+            "compared_with": {str(step): [m[2] for m in members] for step, members in self.compared_streams.items()},
             "malformed": self.malformed,
             "unit_bytes": self.unit_bytes,
             "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
@@ -111,9 +111,9 @@ class StreamPlan(Strict):
             (place, step) for place, step in enumerate(self.cleaning) if not step.sources or self.entry in step.sources
         ]
 
-    def corpus_units(self, step: int) -> list[UnitRef]:
-        """All units a corpus step compares, in the order that decides which of two equal documents stays."""
-        return [UnitRef(source, unit) for source, units, _ in self.corpus_members[step] for unit in range(units)]
+    def compared_units(self, step: int) -> list[UnitRef]:
+        """All units a comparison looks at, in the order that decides which of two equal documents stays."""
+        return [UnitRef(source, unit) for source, units, _ in self.compared_streams[step] for unit in range(units)]
 
     def removed_file(self, unit: Unit) -> Path:
         """Where a unit's removed documents are kept."""

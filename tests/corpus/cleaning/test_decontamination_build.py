@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from corpus.catalogue.load import load_catalogue, load_evaluations
-from corpus.cleaning.specs import DecontaminateStep
+from corpus.cleaning.decontamination.step import DecontaminateStep
 from tests.conftest import documents, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
 from tests.loopback_hub import LoopbackHub

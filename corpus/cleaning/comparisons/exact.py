@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.cleaning.droplists import UnitRef, load_array, save_array, save_drop_list
+from corpus.cleaning.comparisons.droplists import UnitRef, load_array, save_array, save_drop_list
 
 BYTES_PER_RECORD = 72
 """Peak memory of find_duplicates per document of the partition: the columns, their sorted copies and the order."""

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.base.errors import UserError
-from corpus.cleaning.dedup import HashWriter, find_duplicates, partitions_for, write_drop_lists
-from corpus.cleaning.droplists import UnitRef, load_drop_list
+from corpus.cleaning.comparisons.droplists import UnitRef, load_drop_list
+from corpus.cleaning.comparisons.exact import HashWriter, find_duplicates, partitions_for, write_drop_lists
 
 Corpus = dict[UnitRef, list[tuple[int, str]]]
 """Unit -> (ordinal, text) of the documents that reach the step."""

@@ -1,24 +1,23 @@
-"""Drop lists: which documents of a unit a corpus step removes, one small file per unit."""
+"""Drop lists: which documents of a unit a comparison removes, one small file per unit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpus.base.errors import UserError
 from corpus.base.files import atomic_write
-
-DropReason = Literal["duplicate", "near_duplicate"]
+from corpus.cleaning.reasons import DropReason
 
 
 class UnitRef(NamedTuple):
     """A unit of a source.
 
-    Corpus steps take a list of these, in source order and then unit order: of two equal documents the one of the
+    Comparisons take a list of these, in source order and then unit order: of two equal documents the one of the
     earlier unit stays, and inside a unit the one of the lower ordinal (its place among the unit's records).
     """
 

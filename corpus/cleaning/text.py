@@ -1,66 +1,50 @@
-"""Document steps: small callables that keep a document (None), perhaps rewritten, or name the reason it goes."""
+"""Steps that look at the text alone: length, regex, special_tokens, pii."""
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from datatrove.data import Document
+from pydantic import Field, field_validator, model_validator
 
-from corpus.base.errors import UserError
+from corpus.cleaning.step import DocumentStep, StepFunction
+
+if TYPE_CHECKING:
+    from datatrove.data import Document
 
 EMAIL_REACH = 320
 """Characters looked at on either side of an @: the longest address allowed is 254 characters."""
 
 
-def metadata_field(metadata: dict[str, Any], field: str) -> Any:
-    """The value at ``field``: a key as it stands, else dots descend into objects; None when there is none."""
-    if field in metadata:
-        return metadata[field]
-    value: Any = metadata
-    for part in field.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value
+SPECIAL_SPELLINGS = (
+    "<|endoftext|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|im_sep|>",
+    "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>",
+    "<|python_tag|>", "<|finetune_right_pad_id|>", "<|header_start|>", "<|header_end|>", "<|eot|>", "<|eom|>",
+    "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>",
+    "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
+)  # fmt: skip
+"""Control tokens of common tokenizers that are not ordinary text anywhere; `<s>` is not among them, it is HTML."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """Drops documents that score below ``minimum`` or have no score."""
+class LengthStep(DocumentStep):
+    """Drop documents shorter or longer than this many characters."""
 
-    field: str
-    minimum: float
+    step: Literal["length"] = "length"
+    min_chars: int = Field(default=1, ge=0)
+    """Fewest characters kept."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """Most characters kept; null means no limit."""
 
-    def __call__(self, document: Document) -> str | None:
-        """Reasons: score.missing, score.below_minimum."""
-        value = metadata_field(document.metadata, self.field)
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            return "score.missing"
-        try:
-            score = float(value)
-        except (ValueError, OverflowError):
-            return "score.missing"
-        if math.isnan(score):
-            return "score.missing"
-        return None if score >= self.minimum else "score.below_minimum"
+    @model_validator(mode="after")
+    def _ordered(self) -> LengthStep:
+        if self.max_chars is not None and self.max_chars < self.min_chars:
+            raise ValueError("max_chars is below min_chars: every document would be dropped")
+        return self
 
-
-@dataclass(frozen=True)
-class Language:
-    """Keeps documents labelled with one of ``languages`` (case-folded codes)."""
-
-    field: str
-    languages: frozenset[str]
-
-    def __call__(self, document: Document) -> str | None:
-        """Reasons: language.missing, language.other."""
-        value = metadata_field(document.metadata, self.field)
-        if not isinstance(value, str) or not value:
-            return "language.missing"
-        return None if value.casefold() in self.languages else "language.other"
+    def function(self) -> StepFunction:
+        """Reasons: length.short, length.long."""
+        return Length(self.min_chars, self.max_chars)
 
 
 @dataclass(frozen=True)
@@ -78,6 +62,31 @@ class Length:
         return "length.long" if self.max_chars is not None and length > self.max_chars else None
 
 
+class RegexStep(DocumentStep):
+    """Drop documents by a regular expression searched for in the text."""
+
+    step: Literal["regex"] = "regex"
+    name: str = Field(default="pattern", pattern=r"^[a-z0-9][a-z0-9_]{0,31}$")
+    """Short name of the pattern; documents are dropped under regex.<name>."""
+    pattern: str = Field(min_length=1)
+    """Python regular expression; flags stand inside it, as in (?i)."""
+    drop: Literal["matching", "not_matching"] = "matching"
+    """Which documents go."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    def function(self) -> StepFunction:
+        """Reason: regex.<name>."""
+        return Regex(self.pattern, self.drop == "matching", f"regex.{self.name}")
+
+
 class Regex:
     """Drops documents in which the pattern is found, or those in which it is not."""
 
@@ -92,6 +101,20 @@ class Regex:
         """Reason: as given."""
         _, drop_matching, reason = self._arguments
         return reason if (self._search(document.text) is not None) is drop_matching else None
+
+
+class SpecialTokensStep(DocumentStep):
+    """Deal with spellings of tokenizers' control tokens that leaked into the text."""
+
+    step: Literal["special_tokens"] = "special_tokens"
+    action: Literal["drop", "strip"] = "drop"
+    """drop the document, or strip the spellings from its text."""
+    spellings: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=SPECIAL_SPELLINGS, min_length=1)
+    """Spellings looked for; replaces the built-in list."""
+
+    def function(self) -> StepFunction:
+        """Reason: special_tokens.leaked."""
+        return SpecialTokens(self.spellings, self.action == "strip")
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,20 @@ class SpecialTokens:
             text = shorter
         document.text = text
         return None
+
+
+class PiiStep(DocumentStep):
+    """Mask e-mail addresses and public IP addresses, found by datatrove's PIIFormatter."""
+
+    step: Literal["pii"] = "pii"
+    email: str | None = "email@example.com"
+    """What every e-mail address becomes; null leaves them alone."""
+    ip: str | None = "22.214.171.124"
+    """What every public IPv4 address becomes; null leaves them alone."""
+
+    def function(self) -> StepFunction:
+        """Never drops."""
+        return Pii(self.email, self.ip)
 
 
 class Pii:
@@ -165,34 +202,3 @@ def _around(text: str, mark: str, reach: int) -> list[tuple[int, int]]:
         ranges.append((low, high))
         at = text.find(mark, at + 1)
     return ranges
-
-
-class DatatroveFilter:
-    """A filter class of datatrove, by name; drops under <step>.<datatrove's reason>."""
-
-    def __init__(self, step: str, name: str, settings: dict[str, Any]) -> None:
-        from datatrove.pipeline import filters
-        from datatrove.utils.typeshelper import Languages
-        from datatrove.utils.word_tokenizers import load_word_tokenizer
-
-        try:
-            load_word_tokenizer(Languages.english)
-        except ImportError:
-            raise UserError(
-                "needs the spaCy package to split text into words", where=f"cleaning step '{step}'",
-                fix="Run: pip install spacy (no language model is needed).",
-            ) from None  # fmt: skip
-        self._arguments = (step, name, settings)
-        self._filter = getattr(filters, name)(**settings)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return DatatroveFilter, self._arguments
-
-    def __call__(self, document: Document) -> str | None:
-        """Reasons: <step>.empty, <step>.<datatrove's reason>."""
-        step = self._arguments[0]
-        if not document.text or document.text.isspace():
-            return f"{step}.empty"  # the ratios of datatrove's filters have no value here
-        verdict = self._filter.filter(document)
-        kept, why = verdict if isinstance(verdict, tuple) else (verdict, "failed")
-        return None if kept else f"{step}.{why.removeprefix('gopher_')}"

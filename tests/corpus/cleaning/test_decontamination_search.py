@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.base.errors import UserError
-from corpus.cleaning import decontaminate
-from corpus.cleaning.decontaminate import Decontaminate, Decontaminator, Hit, normalise
-from corpus.cleaning.evalsets import find_files, read_examples
-from corpus.cleaning.specs import DecontaminateStep
+from corpus.cleaning.decontamination import search
+from corpus.cleaning.decontamination.evalsets import find_files, read_examples
+from corpus.cleaning.decontamination.search import Decontaminator, Hit, normalise
+from corpus.cleaning.decontamination.step import Decontaminate, DecontaminateStep
 
 QUESTION = "If Mara picks 14 baskets of plums each day, and sells 3 of them, how many baskets are left after 2 days?"
 SHARED = "mara picks 14 baskets of plums each day and sells 3 of them"
@@ -68,7 +68,7 @@ def test_agrees_with_a_search_by_hand(examples: list[list[str]], documents: list
 
 
 def test_long_documents_are_searched_in_pieces_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decontaminate, "PIECE_CHARS", 256)
+    monkeypatch.setattr(search, "PIECE_CHARS", 256)
     chance = random.Random(5)
     example = "one two three four five six"
     checker = Decontaminator([("e:1", example)], 6)
@@ -87,7 +87,7 @@ def test_odd_text_is_searched_too() -> None:
 
 def test_hits_of_one_document_are_bounded() -> None:
     checker = Decontaminator([(f"e:{number}", QUESTION) for number in range(100)], 13)
-    assert len(checker.check(QUESTION * 50)) == decontaminate.MAX_HITS
+    assert len(checker.check(QUESTION * 50)) == search.MAX_HITS
 
 
 def test_reads_every_format_and_names_the_record(tmp_path: Path) -> None:

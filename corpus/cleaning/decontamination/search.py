@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from datatrove.data import Document
 from numpy.typing import NDArray
 
 from corpus.base.errors import UserError
-from corpus.cleaning.evalsets import WHERE, find_files, read_examples
-from corpus.cleaning.specs import CONTAMINATED
+from corpus.cleaning.decontamination.evalsets import WHERE, find_files, read_examples
 
 PIECE_CHARS = 1 << 18
 """Text hashed at once: the arrays of one piece stay within the processor's cache."""
@@ -265,25 +263,3 @@ def load_decontaminator(against: tuple[str, ...], fields: tuple[str, ...], ngram
     """The decontaminator for some evaluation files, kept for the life of the process."""
     examples = (example for path in find_files(against) for example in read_examples(path, fields))
     return Decontaminator(examples, ngram)
-
-
-class Decontaminate:
-    """The document step: drops contaminated documents, leaving the hits in their metadata for the report."""
-
-    def __init__(self, against: tuple[str, ...], fields: tuple[str, ...], ngram: int) -> None:
-        self._arguments = (against, fields, ngram)
-        find_files(against)
-
-    def __call__(self, document: Document) -> str | None:
-        """Reason: contaminated."""
-        return self.batch([document])[0]
-
-    def batch(self, documents: Sequence[Document]) -> list[str | None]:
-        """The verdicts on several documents, much faster for short ones."""
-        reasons: list[str | None] = []
-        texts = [document.text for document in documents]
-        for document, hits in zip(documents, load_decontaminator(*self._arguments).check_many(texts), strict=True):
-            if hits:
-                document.metadata["contamination"] = [hit._asdict() for hit in hits]
-            reasons.append(CONTAMINATED if hits else None)
-        return reasons

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from corpus.base.errors import UserError
-from corpus.cleaning import minhash
-from corpus.cleaning.droplists import UnitRef, load_drop_list
-from corpus.cleaning.minhash import find_pairs, write_near_drop_lists, write_signatures
-from corpus.cleaning.specs import MinhashStep
+from corpus.cleaning.comparisons import minhash
+from corpus.cleaning.comparisons.droplists import UnitRef, load_drop_list
+from corpus.cleaning.comparisons.minhash import find_pairs, write_near_drop_lists, write_signatures
+from corpus.cleaning.comparisons.steps import MinhashStep
 
 SPEC = MinhashStep(ngram=3, buckets=12, hashes_per_bucket=4)
 WEB0, WEB1, WIKI = UnitRef("web", 0), UnitRef("web", 1), UnitRef("wiki", 0)

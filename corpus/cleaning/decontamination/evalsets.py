@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from corpus.base.errors import UserError
-from corpus.cleaning.filters import metadata_field
+from corpus.cleaning.fields import metadata_field
 from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
 from corpus.documents.units import COMPRESSED, WHOLE

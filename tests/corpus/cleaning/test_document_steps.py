@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
-from corpus.cleaning.specs import CleaningStep, DocumentStep
+from corpus.cleaning.step import DocumentStep
+from corpus.cleaning.steps import CleaningStep
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(CleaningStep)
 
@@ -211,6 +212,6 @@ def test_mistakes_in_a_recipe_name_the_key(step: dict[str, Any], says: str) -> N
 
 def test_reading_a_recipe_loads_no_heavy_library() -> None:
     heavy = {"datatrove", "numpy", "spacy", "torch"}
-    code = f"import sys, corpus.cleaning.specs; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, corpus.cleaning.steps; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Corpus steps (deduplication): a pass over all units, the comparison, and one drop list per unit for the main pass."""
+"""Comparisons (deduplication): a pass over all units, the comparison, and one drop list per unit for the main pass."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corpus.base.files import fingerprint, write_json
-from corpus.cleaning.dedup import find_duplicates, partitions_for, write_drop_lists
-from corpus.cleaning.droplists import UnitRef
-from corpus.cleaning.specs import CleaningStep, ExactDedupStep, MinhashStep
+from corpus.cleaning.comparisons.droplists import UnitRef
+from corpus.cleaning.comparisons.exact import find_duplicates, partitions_for, write_drop_lists
+from corpus.cleaning.comparisons.steps import ExactDedupStep, MinhashStep
+from corpus.cleaning.steps import CleaningStep
 from corpus.pipeline.steps import Job
 from corpus.streams.plan import StreamPlan
 
 DONE_FILE = "done.json"
 
 RunUnits = Callable[[list[Job], int], None]
-"""Runs the collecting pass of one corpus step over jobs."""
+"""Runs the collecting pass of one comparison over jobs."""
 
 
-def with_corpus_steps(plans: dict[str, StreamPlan]) -> dict[str, StreamPlan]:
-    """The plans, each knowing what its corpus steps compare it with and where their findings lie.
+def with_comparisons(plans: dict[str, StreamPlan]) -> dict[str, StreamPlan]:
+    """The plans, each knowing what its comparisons compare it with and where their findings lie.
 
     Call it with the plans of the whole mixture, in its order: that order decides which of two equal documents stays.
     """
     for place, step in enumerate(next(iter(plans.values())).cleaning):
-        if not step.corpus_wide:
+        if not step.compares:
             continue
         members = {name: plan for name, plan in plans.items() if (place, step) in plan.steps}
         keys = {name: (plan.source_name, len(plan.units), plan.key) for name, plan in members.items()}
@@ -33,18 +34,18 @@ def with_corpus_steps(plans: dict[str, StreamPlan]) -> dict[str, StreamPlan]:
             folder = plan.data / ".build" / "corpus" / f"{step.step}-{fingerprint([place, group])[:16]}"
             # Made anew rather than copied: a copy would keep the cached key of the plan without these.
             fields = {field: getattr(plan, field) for field in StreamPlan.model_fields}
-            fields["corpus_state"] = {**plan.corpus_state, place: folder}
-            fields["corpus_members"] = {**plan.corpus_members, place: group}
+            fields["comparison_folders"] = {**plan.comparison_folders, place: folder}
+            fields["compared_streams"] = {**plan.compared_streams, place: group}
             plans[name] = StreamPlan(**fields)
     return plans
 
 
-def run_corpus_steps(plans: dict[str, StreamPlan], saved: dict[str, str], run_units: RunUnits) -> None:
+def run_comparisons(plans: dict[str, StreamPlan], saved: dict[str, str], run_units: RunUnits) -> None:
     """Make the drop lists that incomplete streams need. ``saved``: each plan's file."""
     for place, step in enumerate(next(iter(plans.values())).cleaning):
-        folders = {plan.corpus_state[place]: plan for plan in plans.values() if place in plan.corpus_state}
+        folders = {plan.comparison_folders[place]: plan for plan in plans.values() if place in plan.comparison_folders}
         for folder, plan in folders.items():
-            together = {n: p for n, p in plans.items() if p.corpus_state.get(place) == folder}
+            together = {n: p for n, p in plans.items() if p.comparison_folders.get(place) == folder}
             if (folder / DONE_FILE).is_file() or all(p.is_complete() for p in together.values()):
                 continue
             ending = "ordinals.npy" if isinstance(step, MinhashStep) else "hash.npy"
@@ -56,7 +57,7 @@ def run_corpus_steps(plans: dict[str, StreamPlan], saved: dict[str, str], run_un
             ]
             if jobs:
                 run_units(jobs, place)
-            _compare(folder, plan.corpus_units(place), step)
+            _compare(folder, plan.compared_units(place), step)
 
 
 def _across(step: CleaningStep) -> bool:
@@ -65,7 +66,7 @@ def _across(step: CleaningStep) -> bool:
 
 def _compare(folder: Path, units: list[UnitRef], step: CleaningStep) -> None:
     if isinstance(step, MinhashStep):
-        from corpus.cleaning.minhash import find_pairs, write_near_drop_lists
+        from corpus.cleaning.comparisons.minhash import find_pairs, write_near_drop_lists
 
         for bucket in range(step.buckets):
             find_pairs(folder, units, step, bucket)

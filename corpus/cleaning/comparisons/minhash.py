@@ -30,8 +30,8 @@ from datatrove.utils.logging import logger
 from datatrove.utils.word_tokenizers import WordTokenizer
 from numpy.typing import NDArray
 
-from corpus.cleaning.droplists import UnitRef, load_array, save_array, save_drop_list
-from corpus.cleaning.specs import MinhashStep
+from corpus.cleaning.comparisons.droplists import UnitRef, load_array, save_array, save_drop_list
+from corpus.cleaning.comparisons.steps import MinhashStep
 
 SHINGLES_AT_ONCE = 4096
 """Shingles hashed in one go; each takes 8 bytes per hash function, twice."""

@@ -1,0 +1,1 @@
+"""Finding documents that share text with evaluation sets."""

@@ -1,0 +1,54 @@
+"""What a cleaning step is: its settings (a recipe's entry), and how it decides.
+
+Two kinds. A document step decides on one document alone: its ``function()`` returns a callable that gives None to keep
+the document (perhaps with its text rewritten in place) or the reason it is dropped under. A comparison compares
+documents with each other (exact_dedup, minhash): it needs passes of its own, and ends in one drop list per unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from corpus.base.config import Strict
+
+if TYPE_CHECKING:
+    from datatrove.data import Document
+
+StepFunction = Callable[["Document"], "str | None"]
+"""None keeps the document; a string is the reason it is dropped under. Picklable and deterministic."""
+
+
+class Step(Strict):
+    """What every cleaning step has."""
+
+    compares: ClassVar[bool] = False
+    """True for steps that compare documents with each other and so need passes of their own."""
+
+    sources: tuple[str, ...] = ()
+    """Mixture entries this step applies to; empty means all."""
+
+    def at(self, folder: Path) -> Step:
+        """This step with its relative paths taken from ``folder`` (the recipe's)."""
+        return self
+
+    def key(self) -> dict[str, Any]:
+        """Everything that determines what the step does to a document, as JSON values; no paths, no source names."""
+        return self.model_dump(mode="json", exclude={"sources"})
+
+
+class DocumentStep(Step):
+    """A step that decides on each document alone."""
+
+    def function(self) -> StepFunction:
+        """The document -> reason function; raises UserError when something it needs is missing."""
+        raise NotImplementedError
+
+
+class Comparison(Step):
+    """A step that compares documents with each other, and so needs passes of its own."""
+
+    compares: ClassVar[bool] = True
+    scope: Literal["recipe", "source"] = "recipe"
+    """Compare across all the recipe's sources (in mixture order), or inside each source only."""
