@@ -30,7 +30,7 @@ def main() -> None:
     if args.run:
         import streaming  # noqa: F401  # seconds and half a gigabyte that are not the arrangement's
 
-        from training.run.process import peak_memory
+        from training.base.memory import peak_memory
 
         way, samples = args.run[0], int(args.run[1])
         before = peak_memory()

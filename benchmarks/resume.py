@@ -139,8 +139,8 @@ def resume(
     Call in a fresh process, so that imports and memory are its own.
     """
     marks = [time.perf_counter()]
+    from training.base.memory import peak_memory
     from training.data.loader import MixtureDataset, MixtureSource, build_loader
-    from training.run.process import peak_memory
 
     marks.append(time.perf_counter())
     loader = build_loader(

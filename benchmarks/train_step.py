@@ -228,7 +228,7 @@ def _peak_memory() -> float:
     """In GB: of the device on a GPU, else of the process."""
     import torch
 
-    from training.run.process import peak_memory
+    from training.base.memory import peak_memory
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9

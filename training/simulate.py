@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from corpus.base.errors import command
 from corpus.recipe.model import Recipe, load_recipe
+from training.base.memory import peak_memory
 from training.data.elastic import check_world, legal_world_sizes
-from training.run.process import peak_memory
 
 if TYPE_CHECKING:
     from training.data.dataset import MixtureDataset

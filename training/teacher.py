@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from corpus.base.errors import UserError, command
 from corpus.recipe.model import load_recipe
 from corpus.records.manifest import Manifest, load_manifest
+from training.base.progress_bar import Progress
 from training.data.samples import StreamSamples
 from training.distillation.cache import TeacherRecord, missing_shards, shard_writer, write_record
 from training.distillation.identity import TeacherIdentity, check_vocabulary, identify, teacher_folder
-from training.run.progress import Progress
 
 if TYPE_CHECKING:
     from training.data.loader import Collator

@@ -10,8 +10,10 @@ if __package__ in (None, ""):
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from training.run.options import check_device, check_startable, parse_args, plan, resolve
-from training.run.process import reported_once
+from training.run.options import parse_args
+from training.run.phases import plan, resolve
+from training.run.ranks import reported_once
+from training.run.world import check_device, check_startable
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -34,7 +34,8 @@ from training.evaluation.subject import Subject, load_subject
 from training.model.decoder import MobileLM
 from training.run import checkpoint
 from training.run.folder import RunFolder
-from training.run.options import parse_args, resolve
+from training.run.options import parse_args
+from training.run.phases import resolve
 
 CPU = torch.device("cpu")
 ROWS = ["", " = Heading = \n", "", " The quick brown fox jumps over the lazy dog . \n", " It said : hello world ! \n"]

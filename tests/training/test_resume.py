@@ -14,7 +14,8 @@ from corpus.recipe.model import Recipe, load_recipe
 from corpus.records.manifest import load_manifest
 from tests.training.trainer_kit import Ranks, build, metrics, trajectory
 from training.run import checkpoint
-from training.run.folder import git_state, load_weights
+from training.run.environment import git_state
+from training.run.folder import load_weights
 
 STEPS = 24
 """Virtual epochs end at 6, 12 and 18; source b's second pass begins near step 17."""

@@ -28,12 +28,12 @@ from tests.training.trainer_kit import SEQ_LEN, VOCAB, Ranks, build, metrics, tr
 from training import teacher as teacher_command
 from training.data.samples import StreamSamples
 from training.distillation.cache import CachedTeacher, TeacherRecord, find_caches
-from training.distillation.loss import Objective
+from training.distillation.loss import Distiller, Objective
 from training.distillation.teacher import OnlineTeacher
 from training.hf.config import hf_config
 from training.model.decoder import MobileLM
 from training.model.shapes import SIZES, scaled_down
-from training.run.composer_model import Distiller, TrainingModel
+from training.run.composer_model import TrainingModel
 from training.train import main as train
 
 CPU = torch.device("cpu")

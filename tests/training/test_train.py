@@ -16,12 +16,10 @@ import pytest
 import yaml
 
 from corpus.base.errors import UserError
-from corpus.recipe.model import Recipe
-from tests.training.trainer_kit import ROOT, STEP_TOKENS, Ranks, build, metrics, recipe_dict, trajectory
+from tests.training.trainer_kit import ROOT, Ranks, build, metrics, recipe_dict, trajectory
 from training.model.shapes import CURRICULA
 from training.run import checkpoint
 from training.run import folder as runs
-from training.run.options import override, parse_args, resolve
 from training.train import main
 
 
@@ -113,28 +111,6 @@ def test_what_is_not_there_or_not_whole_is_named(
         manifest.write_text(content)
 
 
-def test_a_run_folder_is_not_reused_for_something_else(built: Path, tmp_path: Path) -> None:
-    other = built / "recipes" / "else.yaml"
-    build(built, "else", 4)
-
-    def start(*arguments: str) -> list[str]:
-        data = ["--data", str(built / "data")]
-        options = parse_args(["--size", "tiny", "--recipe", str(built / "recipes" / "mix.yaml"), *data, *arguments])
-        return runs.RunFolder(tmp_path / "run").start(options, resolve(options), None)
-
-    assert start() == []
-    with pytest.raises(UserError, match=r"holds a run of size tiny over mix. Choose another --run-name"):
-        start("--recipe", str(other))
-    with pytest.raises(UserError, match="holds a run of size tiny over mix"):
-        start("--size", "125m", "--fit-vocab")
-    with pytest.raises(UserError, match="holds a run of size tiny over mix"):
-        start("--scaled-down")
-    assert start("--set", "optimizer.lr=0.5") == ["mix: optimizer.lr 0.003 -> 0.5"]
-    for name in ("a/b", "..", ""):
-        with pytest.raises(SystemExit):
-            parse_args(["--size", "tiny", "--run-name", name])
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_shard_that_vanishes_while_the_run_goes_is_named(workers: int, tmp_path: Path) -> None:
     path = build(tmp_path, "mix", 900, (600, 20))
@@ -161,21 +137,6 @@ def test_a_build_that_no_longer_fits_its_recipe_is_refused(tmp_path: Path, capsy
     build(tmp_path, samples=(20, 10))
     (tmp_path / "data" / "streams" / "b-10" / "stream.json").unlink()
     assert "the stream of 'b' is missing" in error(capsys, *command)
-
-
-def test_overrides_reach_every_hyperparameter() -> None:
-    recipe = Recipe.model_validate(recipe_dict("mix", 24))
-    changed = override(
-        recipe,
-        ["optimizer.lr=1e-4", "training.schedule.kind=linear", f"tokens={STEP_TOKENS * 2.0}",
-         "optimizer.clip_norm=null", "model.rope_theta=5e5", "document_mask=true", "optimizer.betas=[0.8, 0.9]"],
-        "r.yaml",
-    )  # fmt: skip
-    training = changed.training
-    assert (training.optimizer.lr, training.schedule.kind, changed.steps) == (1e-4, "linear", 2)
-    assert (training.optimizer.clip_norm, training.optimizer.betas) == (None, (0.8, 0.9))
-    assert (training.model.rope_theta, changed.document_mask) == (5e5, True)
-    assert recipe.training.optimizer.lr == 3e-3
 
 
 def test_dry_run_tells_what_would_be_trained(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +235,7 @@ def test_weights_of_another_run_start_a_new_one_and_a_loss_that_is_no_number_sto
 def test_processes_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     sign = tmp_path / "stopped"
     child = (
-        "import pathlib, time; from training.run.process import StopSignal; stop = StopSignal(); print(flush=True)\n"
+        "import pathlib, time; from training.run.ranks import StopSignal; stop = StopSignal(); print(flush=True)\n"
         "while not stop.received: time.sleep(0.01)\n"
         f"pathlib.Path({str(sign)!r}).touch()"
     )

@@ -13,7 +13,7 @@ vocabulary is impossible; the result never exceeds the KL over the full vocabula
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,15 @@ class Objective:
     temperature: float = 1.0
     ce_weight: float = 0.0
     top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """A teacher and how to learn from it."""
+
+    teacher: Callable[[Mapping[str, Tensor]], LogitsOf | TopK]
+    """What the teacher says of a batch."""
+    objective: Objective
 
 
 def top_k_of(logits: Tensor, k: int, temperature: float) -> TopK:

@@ -14,9 +14,9 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from corpus.base.errors import UserError, nearest
+from training.base.progress_bar import Progress
 from training.evaluation.scoring import Scorer
 from training.evaluation.subject import Subject
-from training.run.progress import Progress
 
 MOST_TOKENS = 256
 """Tokens generated where a task sets no limit; the harness's own default."""

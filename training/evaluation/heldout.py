@@ -20,12 +20,12 @@ from corpus.base.errors import UserError
 from corpus.base.files import read_json
 from corpus.recipe.model import Recipe
 from corpus.records.manifest import Manifest, load_manifest
+from training.base.progress_bar import Progress
 from training.data.loader import Collator
 from training.data.mixture import Cycle, plan_epochs
 from training.data.samples import StreamSamples
 from training.evaluation.subject import Subject
 from training.model.losses import cross_entropy
-from training.run.progress import Progress
 
 MOST_SHARDS = 16
 """Shards read per source: each is unpacked whole."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from corpus.base.errors import UserError
+from training.base.progress_bar import Progress
 from training.evaluation.subject import Subject
 from training.model.losses import cross_entropy
-from training.run.progress import Progress
 
 WINDOW = 2048
 """Ids per window in the published protocol."""

@@ -16,9 +16,10 @@ from corpus.recipe.model import Recipe
 from corpus.records.manifest import Manifest, load_manifest
 from corpus.tokenization.engine import without_special_tokens
 from training.model.decoder import MobileLM
+from training.model.shapes import model_config
 from training.run import checkpoint
 from training.run.checkpoint import Record
-from training.run.folder import latest_checkpoint, model_config
+from training.run.folder import latest_checkpoint
 
 
 class RunTokenizer:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from corpus.base.errors import UserError, nearest
 from corpus.recipe.training import ModelOverrides
@@ -211,3 +211,9 @@ def scaled_down(cfg: ModelConfig) -> ModelConfig:
         sliding_window=None if cfg.sliding_window is None else 16,
         global_layers=None if cfg.global_layers is None else (0, 3),
     )  # fmt: skip
+
+
+def model_config(data: dict[str, Any]) -> ModelConfig:
+    """ModelConfig from its JSON form."""
+    layers = data.get("global_layers")
+    return ModelConfig(**{**data, "global_layers": None if layers is None else tuple(layers)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from composer.core import State
 from composer.models import ComposerModel
 from torch import Tensor, nn
 
-from training.distillation.loss import LogitsOf, Objective, TopK, distillation_loss
+from training.distillation.loss import Distiller, LogitsOf, TopK, distillation_loss
 from training.model.decoder import Block, MobileLM
 from training.model.losses import cross_entropy
 from training.model.shapes import ModelConfig
@@ -33,15 +33,6 @@ class StepSums:
     """(sources,) float64: number of samples."""
     total: Tensor
     """() float64: sum over samples of the loss that is trained on."""
-
-
-@dataclass(frozen=True)
-class Distiller:
-    """A teacher and how to learn from it."""
-
-    teacher: Callable[[Mapping[str, Tensor]], LogitsOf | TopK]
-    """What the teacher says of a batch."""
-    objective: Objective
 
 
 class TrainingModel(ComposerModel):

@@ -9,8 +9,9 @@ from corpus.base.errors import UserError
 from training.data.elastic import legal_world_sizes
 from training.model.shapes import flops_per_token, parameter_count
 from training.run.optimizer import lr_factor
-from training.run.options import Options, Phase, PlannedPhase
+from training.run.options import Options
 from training.run.peak import MEMORY, published
+from training.run.phases import Phase, PlannedPhase
 
 ASSUMED_MFU = 0.4
 """Share of the peak the time estimate supposes; the published runs of the family reach 0.23 to 0.67."""

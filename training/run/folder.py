@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,17 +21,18 @@ from corpus.base.errors import UserError
 from corpus.base.files import atomic_write, read_json, write_json
 from corpus.records.manifest import MANIFEST_FILE
 from corpus.streams.store import copy_folder
-from training.model.shapes import ModelConfig
+from training.model.shapes import ModelConfig, model_config
 from training.run import checkpoint
-from training.run.options import Options, Phase, describe, world_size
+from training.run.environment import git_state, versions
+from training.run.options import Options
+from training.run.phases import Phase, describe
+from training.run.world import world_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for an earlier command of the same run to finish saving."""
-
-PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "numpy", "safetensors", "transformers", "tokenizers")
 
 
 class RunFolder:
@@ -173,35 +171,3 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], ModelConfig]:
     path = latest_checkpoint(run)
     record = checkpoint.verify(path)
     return checkpoint.read_weights(path), model_config(record.model)
-
-
-def model_config(data: dict[str, Any]) -> ModelConfig:
-    """ModelConfig from its JSON form."""
-    layers = data.get("global_layers")
-    return ModelConfig(**{**data, "global_layers": None if layers is None else tuple(layers)})
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a run depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of this source tree and whether it has changes; None outside a git checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit, status = (
-            subprocess.run(
-                ["git", "-C", here, *arguments], capture_output=True, text=True, check=True, timeout=10
-            ).stdout
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.strip(), "changed": bool(status.strip())}

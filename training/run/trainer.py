@@ -19,7 +19,6 @@ from corpus.records.manifest import ManifestSource
 from corpus.streams.store import StorePath
 from training.data.arrangement import Arrangement
 from training.data.loader import MixtureLoader, MixtureSource, build_loader
-from training.distillation.start import build_distiller
 from training.model.shapes import flops_per_token, parameter_count
 from training.run import checkpoint
 from training.run.callbacks.buckets import SettleBuckets
@@ -31,10 +30,13 @@ from training.run.checkpoint import Record
 from training.run.composer_model import TARGETS, TrainingModel
 from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
-from training.run.options import Options, Phase, microbatch, world_size
+from training.run.options import Options
 from training.run.peak import peak_of
+from training.run.phase_teacher import build_distiller
+from training.run.phases import Phase
 from training.run.plotting import draw
-from training.run.process import StopSignal, on_first
+from training.run.ranks import StopSignal, on_first
+from training.run.world import microbatch, world_size
 
 DIST_SECONDS = 1800.0
 """Longest wait for another process: saving 1.5 B parameters to a slow shared disk takes minutes."""

@@ -312,8 +312,8 @@ def _arrange_large(folder: Path, total_steps: int) -> tuple[float, float, int]:
     from streaming.base.batching import generate_work
     from streaming.base.world import World
 
+    from training.base.memory import peak_memory
     from training.data.loader import MixtureSource, build_loader
-    from training.run.process import peak_memory
 
     before = time.process_time()  # not the wall's: other programs may be running
     names = sorted(path.name for path in folder.iterdir())

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from corpus.base.errors import UserError
-from training.model.shapes import SIZES
+from training.model.shapes import SIZES, model_config
 from training.run import checkpoint
-from training.run.folder import latest_checkpoint, load_weights, model_config
+from training.run.folder import latest_checkpoint, load_weights
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4)}
 STATE = {

@@ -19,8 +19,8 @@ from training.run.callbacks.guard import BadLossRule
 from training.run.checkpoint import Record
 from training.run.folder import RunFolder
 from training.run.optimizer import apply_settings
-from training.run.options import Phase
-from training.run.process import StopSignal, on_first
+from training.run.phases import Phase
+from training.run.ranks import StopSignal, on_first
 
 PREFIX = "model."
 """MobileLM's place inside the Composer model; checkpoints keep MobileLM's own names."""

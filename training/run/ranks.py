@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -50,12 +49,6 @@ def on_first(action: Callable[[], T]) -> T:
     if isinstance(outcome[0], UserError):
         raise outcome[0]
     return outcome[0]  # type: ignore[return-value]
-
-
-def peak_memory() -> int:
-    """Largest resident size of this program in bytes; getrusage would count the process it was started from too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 class StopSignal:

@@ -11,8 +11,8 @@ from training.distillation.identity import check_vocabulary, teacher_folder
 if TYPE_CHECKING:
     import torch
 
-    from training.run.composer_model import Distiller
-    from training.run.options import Phase
+    from training.distillation.loss import Distiller
+    from training.run.phases import Phase
 
 
 def check_teacher(phase: Phase) -> None:
@@ -29,9 +29,8 @@ def check_teacher(phase: Phase) -> None:
 
 def build_distiller(phase: Phase, device: torch.device, *, sharded: bool) -> Distiller | None:
     """The phase's teacher on `device` (or on disk) and its objective; None for a phase without distillation."""
-    from training.distillation.loss import Objective
+    from training.distillation.loss import Distiller, Objective
     from training.distillation.teacher import OnlineTeacher
-    from training.run.composer_model import Distiller
 
     settings = phase.recipe.training.distillation
     if settings is None:
