@@ -23,6 +23,10 @@ class ScoreStep(DocumentStep):
     minimum: float
     """Lowest score kept."""
 
+    def needs(self) -> frozenset[str]:
+        """The field."""
+        return frozenset({self.field})
+
     def function(self) -> StepFunction:
         """Reasons: score.missing, score.below_minimum."""
         return Score(self.field, self.minimum)
@@ -36,6 +40,10 @@ class LanguageStep(DocumentStep):
     """Language codes to keep, spelled as the source spells them (upper and lower case are equal)."""
     field: str = "language"
     """Record field with the language code; dots descend into objects."""
+
+    def needs(self) -> frozenset[str]:
+        """The field."""
+        return frozenset({self.field})
 
     def function(self) -> StepFunction:
         """Reasons: language.missing, language.other."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from corpus.base.errors import UserError
-from corpus.cleaning.step import DocumentStep, StepFunction
+from corpus.cleaning.step import StepFunction, TextStep
 
 if TYPE_CHECKING:
     from datatrove.data import Document
 
 
-class _DatatroveStep(DocumentStep):
+class _DatatroveStep(TextStep):
     """A filter of datatrove for English text; its settings are the fields, named as datatrove names them."""
 
     filter_name: ClassVar[str]

@@ -33,6 +33,11 @@ class Step(Strict):
         """This step with its relative paths taken from ``folder`` (the recipe's)."""
         return self
 
+    def needs(self) -> frozenset[str] | None:
+        """Paths of the record's fields it looks at beside the text (a key as it stands, else dots descend into
+        objects); None when it may look at any."""
+        return None
+
     def key(self) -> dict[str, Any]:
         """Everything that determines what the step does to a document, as JSON values; no paths, no source names."""
         return self.model_dump(mode="json", exclude={"sources"})
@@ -46,9 +51,21 @@ class DocumentStep(Step):
         raise NotImplementedError
 
 
+class TextStep(DocumentStep):
+    """A document step that looks at the text alone."""
+
+    def needs(self) -> frozenset[str]:
+        """No field of the record."""
+        return frozenset()
+
+
 class Comparison(Step):
     """A step that compares documents with each other, and so needs passes of its own."""
 
     compares: ClassVar[bool] = True
     scope: Literal["recipe", "source"] = "recipe"
     """Compare across all the recipe's sources (in mixture order), or inside each source only."""
+
+    def needs(self) -> frozenset[str]:
+        """No field of the record: texts are compared."""
+        return frozenset()

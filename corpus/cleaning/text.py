@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from corpus.cleaning.step import DocumentStep, StepFunction
+from corpus.cleaning.step import StepFunction, TextStep
 
 if TYPE_CHECKING:
     from datatrove.data import Document
@@ -27,7 +27,7 @@ SPECIAL_SPELLINGS = (
 """Control tokens of common tokenizers that are not ordinary text anywhere; `<s>` is not among them, it is HTML."""
 
 
-class LengthStep(DocumentStep):
+class LengthStep(TextStep):
     """Drop documents shorter or longer than this many characters."""
 
     step: Literal["length"] = "length"
@@ -62,7 +62,7 @@ class Length:
         return "length.long" if self.max_chars is not None and length > self.max_chars else None
 
 
-class RegexStep(DocumentStep):
+class RegexStep(TextStep):
     """Drop documents by a regular expression searched for in the text."""
 
     step: Literal["regex"] = "regex"
@@ -103,7 +103,7 @@ class Regex:
         return reason if (self._search(document.text) is not None) is drop_matching else None
 
 
-class SpecialTokensStep(DocumentStep):
+class SpecialTokensStep(TextStep):
     """Deal with spellings of tokenizers' control tokens that leaked into the text."""
 
     step: Literal["special_tokens"] = "special_tokens"
@@ -143,7 +143,7 @@ class SpecialTokens:
         return None
 
 
-class PiiStep(DocumentStep):
+class PiiStep(TextStep):
     """Mask e-mail addresses and public IP addresses, found by datatrove's PIIFormatter."""
 
     step: Literal["pii"] = "pii"

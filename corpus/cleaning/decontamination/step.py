@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from corpus.cleaning.reasons import CONTAMINATED
-from corpus.cleaning.step import DocumentStep, StepFunction
+from corpus.cleaning.step import StepFunction, TextStep
 
 if TYPE_CHECKING:
     from datatrove.data import Document
 
 
-class DecontaminateStep(DocumentStep):
+class DecontaminateStep(TextStep):
     """Drop documents that share a word n-gram with an evaluation set."""
 
     step: Literal["decontaminate"] = "decontaminate"

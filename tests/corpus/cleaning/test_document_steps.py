@@ -215,3 +215,31 @@ def test_reading_a_recipe_loads_no_heavy_library() -> None:
     code = f"import sys, corpus.cleaning.steps; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_step_says_which_fields_it_needs() -> None:
+    class Looking(dict[str, Any]):
+        """A record that notes what is looked at."""
+
+        def __getitem__(self, key: str) -> Any:
+            looked.add(key)
+            return super().__getitem__(key)
+
+        def get(self, key: str, default: Any = None) -> Any:
+            looked.add(key)
+            return super().get(key, default)
+
+    settings: list[dict[str, Any]] = [
+        {"step": "score", "field": "meta.score", "minimum": 1}, {"step": "language", "languages": ["en"]},
+        {"step": "length"}, {"step": "regex", "pattern": "x"}, {"step": "special_tokens"}, {"step": "pii"},
+        {"step": "gopher_quality"}, {"step": "gopher_repetition"}, {"step": "c4_quality"}, {"step": "fineweb_quality"},
+    ]  # fmt: skip
+    needed = {"score": {"meta.score"}, "language": {"language"}}
+    for setting in settings:
+        spec = ADAPTER.validate_python(setting)
+        looked: set[str] = set()
+        spec.function()(Document(PROSE, "x", metadata=Looking(meta={"score": 2}, language="en", date=1)))
+        assert spec.needs() == needed.get(setting["step"], set())
+        assert looked <= {path.split(".")[0] for path in spec.needs()}
+    assert ADAPTER.validate_python({"step": "exact_dedup"}).needs() == set()
+    assert ADAPTER.validate_python({"step": "decontaminate", "against": ["gsm8k"]}).needs() == set()
