@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from corpus.acquire import http, hub, objects, urls
-from corpus.acquire.listing import list_files
+from corpus.acquire.files import list_files
 from corpus.acquire.models import AcquireConfig, CheckResult, Listing, SourceFile
 from corpus.acquire.origins import HubOrigin, Upstream, UrlsOrigin
 from corpus.acquire.remote import access_fix, entry, is_remote

@@ -1,66 +1,28 @@
-"""Files that are complete or absent, and locks between processes."""
+"""What acquisition keeps on disk beside the files themselves: notes, partial downloads and the names of locks."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterator
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from corpus.base.errors import UserError
+from corpus.base.files import atomic_write, fsync_dir
 
 CHUNK = 1 << 20
 """Bytes read, hashed and written at a time."""
 
 
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or missing rights into a UserError naming ``folder``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                "the disk is full",
-                where=str(folder),
-                fix="Free some space and run the same command again, or choose another folder.",
-            ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"cannot write here: {error.strerror}", where=str(folder)) from None
-        raise
+def write_note(path: Path, data: Any) -> None:
+    """Keep ``data`` as JSON at ``path``; readers see the old note or the new one."""
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(data, sort_keys=True).encode())  # as ASCII: a listing may hold names that UTF-8 cannot
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as JSON beside ``path``, then rename: readers see the old file or the new one."""
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            with open(beside, "w", encoding="utf-8") as out:
-                json.dump(data, out, sort_keys=True)  # as ASCII: a listing may hold names that UTF-8 cannot
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
+def read_note(path: Path) -> Any:
     """The JSON value at ``path``, or None when there is none or it cannot be read (a cache is made anew then)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -78,45 +40,48 @@ def lock_path(cache: Path, what: str) -> Path:
     return cache / "locks" / f"{short_hash(what)}.lock"
 
 
-class Lock:
-    """An advisory lock shared by threads and processes; the kernel drops it when its holder dies."""
+@dataclass(frozen=True)
+class Partial:
+    """Where the bytes of one download gather until all are there, and what the server said of the file."""
 
-    def __init__(self, path: Path) -> None:
-        with disk_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path: Path
 
-    def exclusive(self, *, wait: bool = True) -> bool:
-        """Take it for this holder alone; without ``wait``, False when somebody else has it."""
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True
+    @property
+    def _note(self) -> Path:
+        return self.path.with_suffix(".json")
 
-    def share(self) -> None:
-        """Take it together with other sharers (from exclusive: let them in)."""
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
+    @property
+    def size(self) -> int:
+        """Bytes that came so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def release(self) -> None:
-        """Let others have it; it can be taken again."""
-        fcntl.flock(self._handle, fcntl.LOCK_UN)
+    @property
+    def validator(self) -> str | None:
+        """The strong ETag that the bytes here came under."""
+        known = read_note(self._note)
+        return known.get("validator") if isinstance(known, dict) else None
 
-    def close(self) -> None:
-        """Give it back. Unlocks explicitly: a forked child may hold a copy of the handle."""
-        if self._handle >= 0:
-            with contextlib.suppress(OSError):
-                self.release()
-            os.close(self._handle)
-            self._handle = -1
+    def note(self, validator: str) -> None:
+        """Keep the ETag, so that a later run can continue the very file."""
+        write_note(self._note, {"validator": validator})
 
+    def append(self) -> IO[bytes]:
+        """Open it to add bytes at its end."""
+        return open(self.path, "ab")
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file at ``path`` alone."""
-    lock = Lock(path)
-    try:
-        lock.exclusive()
-        yield
-    finally:
-        lock.close()
+    def free(self) -> int:
+        """Bytes free on its disk."""
+        return shutil.disk_usage(self.path.parent).free
+
+    def discard(self) -> None:
+        """Remove it and what is noted about it."""
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+    def publish(self, target: Path) -> None:
+        """Give the whole file its final name, on the same file system."""
+        with open(self.path, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(self.path, target)
+        fsync_dir(target.parent)
+        self._note.unlink(missing_ok=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from corpus.acquire import embedded
-from corpus.acquire.disk import disk_errors, lock_path, locked, read_json, sync_folder, write_json
+from corpus.acquire.disk import lock_path, read_note, write_note
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.origins import EmbeddedOrigin
+from corpus.base.files import atomic_write, fsync_dir
+from corpus.base.locks import locked
 
 PART = "part-00000.jsonl"
 
@@ -21,13 +22,13 @@ def list_embedded(origin: EmbeddedOrigin, config: AcquireConfig) -> Listing:
     note = folder / f"{origin.name}.json"
     with locked(lock_path(config.cache, f"embedded {origin.name}")):
         fingerprint = embedded.fingerprint(origin.name)
-        known = read_json(note)
+        known = read_note(note)
         if not (
             isinstance(known, dict) and known.get("fingerprint") == fingerprint and _complete(folder, origin, known)
         ):
             digest, size = _write(folder, origin.name)
             known = {"fingerprint": fingerprint, "sha256": digest, "size": size}
-            write_json(note, known)
+            write_note(note, known)
     path = _path(folder, origin.name, known["sha256"])
     return listing_of([SourceFile(PART, str(path), known["size"], f"sha256:{known['sha256']}")])
 
@@ -42,21 +43,16 @@ def _complete(folder: Path, origin: EmbeddedOrigin, known: dict[str, str]) -> bo
 
 
 def _write(folder: Path, name: str) -> tuple[str, int]:
-    """Write the records beside their final place; returns the file's SHA-256 in hex and its size in bytes."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f"{name}.tmp"
-        whole = hashlib.sha256()
-        with open(beside, "wb") as out:
-            for record in embedded.records(name):
-                line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-                whole.update(line)
-                out.write(line)
-            out.flush()
-            os.fsync(out.fileno())
-            size = out.tell()
-        path = _path(folder, name, whole.hexdigest())
-        path.parent.mkdir(exist_ok=True)
-        os.replace(beside, path)
-        sync_folder(path.parent)
+    """Write the records under a name that holds their hash; returns the file's SHA-256 in hex and its size in bytes."""
+    whole, size = hashlib.sha256(), 0
+    beside = folder / f"{name}.jsonl"
+    with atomic_write(beside) as out:
+        for record in embedded.records(name):
+            line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+            whole.update(line)
+            size += out.write(line)
+    path = _path(folder, name, whole.hexdigest())
+    path.parent.mkdir(exist_ok=True)
+    beside.replace(path)
+    fsync_dir(path.parent)
     return whole.hexdigest(), size

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus.acquire.disk import read_json, short_hash, write_json
+from corpus.acquire.disk import read_note, short_hash, write_note
 from corpus.base.errors import UserError
 from corpus.base.files import sha256_file
 
@@ -45,7 +45,7 @@ def contents(paths: Sequence[Path], cache: Path) -> list[Content]:
 
 def _in_folder(folder: str, paths: Sequence[Path], cache: Path) -> list[Content]:
     note = cache / "hashes" / f"{short_hash(folder)}.json"
-    known = read_json(note)
+    known = read_note(note)
     known = known if isinstance(known, dict) else {}
     identities = [_identity(path) for path in paths]
     new = [
@@ -68,7 +68,7 @@ def _in_folder(folder: str, paths: Sequence[Path], cache: Path) -> list[Content]
 def _save(note: Path, known: dict[str, Any]) -> None:
     """``known``: file name -> [its identity, SHA-256]."""
     now = time.time_ns()
-    write_json(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})
+    write_note(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})
 
 
 def _identity(path: Path) -> list[int]:

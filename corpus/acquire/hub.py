@@ -8,7 +8,7 @@ from typing import Any
 
 from corpus import __version__
 from corpus.acquire import http
-from corpus.acquire.disk import read_json, short_hash, write_json
+from corpus.acquire.disk import read_note, short_hash, write_note
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name, select, static_prefix
 from corpus.acquire.origins import HubOrigin
@@ -76,14 +76,14 @@ def _commit(origin: HubOrigin, config: AcquireConfig, where: str) -> str:
         return origin.revision
     note = config.cache / "listings" / "hub" / f"ref-{short_hash(f'{origin.repo}@{origin.revision}')}.json"
     if config.offline:
-        known = read_json(note)
+        known = read_note(note)
         if not isinstance(known, dict):
             raise UserError(f"revision '{origin.revision}' was never resolved here", where=where, fix=_go_online())
         return str(known["commit"])
     info = _call(origin, where, lambda api: api.dataset_info(origin.repo, revision=origin.revision, timeout=60))
     if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
         raise UserError(f"the hub gave no commit for revision '{origin.revision}'", where=where)
-    write_json(note, {"repo": origin.repo, "revision": origin.revision, "commit": info.sha})
+    write_note(note, {"repo": origin.repo, "revision": origin.revision, "commit": info.sha})
     return info.sha
 
 
@@ -96,7 +96,7 @@ def _tree(
 ) -> dict[str, tuple[int, str]]:
     """name -> (bytes, digest) of the files in one folder of the repository."""
     note = config.cache / "listings" / "hub" / f"{short_hash(f'{origin.repo}@{commit}/{folder} {deep}')}.json"
-    known = read_json(note)
+    known = read_note(note)
     if isinstance(known, dict) and isinstance(known.get("files"), dict):
         return {name: (size, digest) for name, (size, digest) in known["files"].items()}
     if config.offline:
@@ -108,7 +108,7 @@ def _tree(
 
     files = _call(origin, where, whole)
     note_data = {"repo": origin.repo, "commit": commit, "folder": folder, "files": files}
-    write_json(note, note_data)
+    write_note(note, note_data)
     return files
 
 

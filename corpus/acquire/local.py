@@ -111,7 +111,7 @@ def mirrored_file(root: Path, name: str, where: str) -> SourceFile:
     return SourceFile(name, str(path), size, f"size:{size}")
 
 
-def fetch_local(file: SourceFile, where: str) -> Path:
+def fetch(file: SourceFile, where: str) -> Path:
     """The local path of a listed file; raises UserError when it is gone or has another size than when listed."""
     path = Path(file.url)
     try:

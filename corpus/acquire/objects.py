@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from corpus.acquire.disk import CHUNK, read_json, short_hash, write_json
+from corpus.acquire.disk import CHUNK, read_note, short_hash, write_note
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import is_glob, safe_name, select, static_prefix
 from corpus.acquire.origins import S3Origin
@@ -21,7 +21,7 @@ def list_objects(origin: S3Origin, config: AcquireConfig, where: str) -> Listing
     An object's name is `<bucket>/<key>`.
     """
     note = config.cache / "listings" / "s3" / f"{short_hash(origin.model_dump_json())}.json"
-    known = read_json(note)
+    known = read_note(note)
     if isinstance(known, dict) and isinstance(known.get("files"), list):
         return listing_of(SourceFile(*file) for file in known["files"])
     if config.offline:
@@ -38,7 +38,7 @@ def list_objects(origin: S3Origin, config: AcquireConfig, where: str) -> Listing
             digest = f'etag:"{etag}"' if etag else f"size:{size}"
             files[name] = SourceFile(safe_name(name, where), f"s3://{name}", size, digest)
     listing = listing_of(files.values())
-    write_json(note, {"files": [[file.name, file.url, file.size, file.digest] for file in listing.files]})
+    write_note(note, {"files": [[file.name, file.url, file.size, file.digest] for file in listing.files]})
     return listing
 
 

@@ -65,7 +65,7 @@ class Prefetcher:
                 return
             source, listing, file = job
             try:
-                remote.bring_here(source, listing, file, self._config, pin=False, cancelled=self._stop.is_set)
+                remote.fetch(source, listing, file, self._config, pin=False, cancelled=self._stop.is_set)
             except Cancelled:
                 continue
             except (UserError, OSError) as error:

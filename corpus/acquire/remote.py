@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from corpus.acquire import http, hub, objects, urls
+from corpus.acquire import http, hub, objects, store, urls
 from corpus.acquire.disk import short_hash
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile
 from corpus.acquire.names import inside
 from corpus.acquire.origins import HubOrigin, S3Origin, Upstream, UrlsOrigin
-from corpus.acquire.store import Entry, let_go, obtain
+from corpus.acquire.store import Entry
 from corpus.acquire.transfer import AccessDenied, Job, Open, download
 from corpus.base.errors import UserError
 
@@ -49,7 +49,7 @@ def entry(source: Upstream, listing: Listing, file: SourceFile, config: AcquireC
     return Entry(config, path, file.size, where)
 
 
-def bring_here(
+def fetch(
     source: Upstream,
     listing: Listing,
     file: SourceFile,
@@ -79,16 +79,16 @@ def bring_here(
             raise AccessDenied(error.what, where=error.where, fix=error.fix or access_fix(source)) from None
 
     wanted = entry(source, listing, file, config)
-    path = obtain(wanted, bring, pin=pin, cancelled=cancelled)
+    path = store.fetch(wanted, bring, pin=pin, cancelled=cancelled)
     if pin and config.bounded:
         _fetched[file] = wanted
     return path
 
 
-def give_back(file: SourceFile) -> None:
-    """A unit of this process is done with a file it got from :func:`bring_here`."""
+def release(file: SourceFile) -> None:
+    """A unit of this process is done with a file it got from :func:`fetch`."""
     if file in _fetched:
-        let_go(_fetched[file])
+        store.release(_fetched[file])
 
 
 def _opener(source: Upstream, file: SourceFile, where: str) -> Open:

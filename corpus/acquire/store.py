@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.acquire.disk import Lock, disk_errors, lock_path, locked, read_json, short_hash, write_json
+from corpus.acquire.disk import Partial, lock_path, read_note, short_hash, write_note
 from corpus.acquire.models import AcquireConfig
-from corpus.acquire.transfer import Cancelled, discard
+from corpus.acquire.transfer import Cancelled
 from corpus.base.errors import UserError
+from corpus.base.files import disk_errors
+from corpus.base.locks import Lock, locked
 
 WAIT = 0.1
 """Seconds between looks whether space was freed."""
@@ -44,9 +46,9 @@ class Entry:
         return self.config.cache / self.path
 
     @property
-    def partial(self) -> Path:
+    def partial(self) -> Partial:
         """The bytes that came so far."""
-        return partial_path(self.config.cache, self.path)
+        return _partial(self.config.cache, self.path)
 
     @property
     def complete(self) -> bool:
@@ -54,15 +56,14 @@ class Entry:
         return self.target.is_file() and (self.size is None or self.target.stat().st_size == self.size)
 
 
-def partial_path(cache: Path, path: str) -> Path:
-    """Where the bytes of a download gather."""
-    return cache / "partial" / f"{short_hash(path)}.part"
+def _partial(cache: Path, path: str) -> Partial:
+    return Partial(cache / "partial" / f"{short_hash(path)}.part")
 
 
-def obtain(
+def fetch(
     entry: Entry, bring: Callable[[Entry], None], *, pin: bool, cancelled: Callable[[], bool] = lambda: False
 ) -> Path:
-    """The complete file, brought by ``bring`` when it is not here; with ``pin`` it stays until :func:`let_go`."""
+    """The complete file, brought by ``bring`` when it is not here; with ``pin`` it stays until :func:`release`."""
     if not entry.config.bounded:
         if not entry.complete:
             with locked(lock_path(entry.config.cache, entry.path)):
@@ -102,7 +103,7 @@ def obtain(
                     _delete_unneeded(entry, book)
 
 
-def let_go(entry: Entry) -> None:
+def release(entry: Entry) -> None:
     """A unit is done with the file; with keep=False it is deleted when no other unit is known to need it."""
     if not entry.config.bounded:
         return
@@ -149,13 +150,13 @@ def plan_needs(config: AcquireConfig, paths: list[str]) -> None:
 def _ledger(cache: Path) -> Iterator[dict[str, Any]]:
     """The ledger, alone; written back at the end. files: path -> {size, used}; needs: path -> {units, rank}."""
     with locked(lock_path(cache, "ledger")):
-        book = read_json(cache / "ledger.json")
+        book = read_note(cache / "ledger.json")
         if not isinstance(book, dict) or not {"files", "needs", "tick"} <= book.keys():
             book = {"files": {}, "needs": {}, "tick": 0}
         before = repr(book)
         yield book
         if repr(book) != before:
-            write_json(cache / "ledger.json", book)
+            write_note(cache / "ledger.json", book)
 
 
 def _touch(book: dict[str, Any], path: str) -> None:
@@ -237,7 +238,7 @@ def _delete(cache: Path, book: dict[str, Any], path: str) -> int:
             return 0
         with disk_errors(cache):
             (cache / path).unlink(missing_ok=True)
-            discard(partial_path(cache, path))
+            _partial(cache, path).discard()
         return int(book["files"].pop(path)["size"])
     finally:
         lock.close()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from corpus.acquire.disk import CHUNK, disk_errors, read_json, sync_folder, write_json
+from corpus.acquire.disk import CHUNK, Partial
 from corpus.base.errors import UserError
+from corpus.base.files import disk_errors
 
 ATTEMPTS = 6
 """Failures in a row, none of which brought CHUNK bytes or more, before giving up."""
@@ -67,8 +66,8 @@ class Job:
 
     open_at: Open
     target: Path
-    partial: Path
-    """Where bytes gather until the file is complete; on the same file system as ``target``."""
+    partial: Partial
+    """On the same file system as ``target``."""
     size: int | None
     digest: str | None
     where: str
@@ -109,8 +108,8 @@ def _pause(error: Retry, failures: int, where: str, cancelled: Callable[[], bool
 
 def download(job: Job) -> None:
     """Bring ``job.target`` here, continuing what an earlier run left; raises UserError naming the file."""
-    with disk_errors(job.partial.parent):
-        job.partial.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(job.partial.path.parent):
+        job.partial.path.parent.mkdir(parents=True, exist_ok=True)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         for last in (False, True):
             _gather(job)
@@ -118,26 +117,12 @@ def download(job: Job) -> None:
             if problem is None:
                 break
             # A damaged or mixed-up partial file looks like this too, so start over once.
-            discard(job.partial)
+            job.partial.discard()
             if last:
                 raise UserError(
                     problem, where=job.where, fix="The server sends wrong bytes; report it, or use a mirror."
                 )
-        with open(job.partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(job.partial, job.target)
-        sync_folder(job.target.parent)
-        _note(job.partial).unlink(missing_ok=True)
-
-
-def discard(partial: Path) -> None:
-    """Remove a partial file and what is noted about it."""
-    partial.unlink(missing_ok=True)
-    _note(partial).unlink(missing_ok=True)
-
-
-def _note(partial: Path) -> Path:
-    return partial.with_suffix(".json")
+        job.partial.publish(job.target)
 
 
 def _gather(job: Job) -> None:
@@ -145,14 +130,13 @@ def _gather(job: Job) -> None:
     pinned = job.digest is not None and job.digest.startswith(("sha256:", "git:"))
     failures = 0
     while True:
-        have = job.partial.stat().st_size if job.partial.exists() else 0
-        known = read_json(_note(job.partial)) if have else None
-        validator = known.get("validator") if isinstance(known, dict) else None
+        have = job.partial.size
+        validator = job.partial.validator if have else None
         # Without a validator only a content hash can tell that the rest belongs to what is here.
         if (have and not pinned and not validator) or (job.size is not None and have > job.size):
-            discard(job.partial)
+            job.partial.discard()
             have, validator = 0, None
-        if job.size is not None and have == job.size and job.partial.exists():
+        if job.size is not None and have == job.size and job.partial.path.exists():
             return
         _check_space(job, have)
         try:
@@ -160,17 +144,16 @@ def _gather(job: Job) -> None:
                 return
             raise Retry("the connection was cut")
         except Retry as error:
-            now = job.partial.stat().st_size if job.partial.exists() else 0
-            failures = 1 if now - have >= CHUNK else failures + 1
+            failures = 1 if job.partial.size - have >= CHUNK else failures + 1
             _pause(error, failures, job.where, job.cancelled)
 
 
 def _check_space(job: Job, have: int) -> None:
-    free = shutil.disk_usage(job.partial.parent).free
+    free = job.partial.free()
     if job.size is not None and job.size - have > free:
         raise UserError(
             f"the disk has {free:,} bytes free, but {job.size - have:,} are still to come for {job.where}",
-            where=str(job.partial.parent),
+            where=str(job.partial.path.parent),
             fix="Free some space, choose another folder, or set --cache-limit.",
         )
 
@@ -180,16 +163,16 @@ def _receive(job: Job, have: int, validator: str | None) -> bool:
     with job.open_at(have, validator) as body:
         _check_same_file(job, body)
         if body.start not in (0, have):
-            discard(job.partial)
+            job.partial.discard()
             raise Retry("the server answered with another range than asked for")
         if body.start == 0 and have:
-            discard(job.partial)
+            job.partial.discard()
         if body.validator:
-            write_json(_note(job.partial), {"validator": body.validator})
+            job.partial.note(body.validator)
         expected = job.size if job.size is not None else body.total
         bound = expected if expected is not None else job.max_bytes
         at = body.start
-        with open(job.partial, "ab") as out:
+        with job.partial.append() as out:
             for chunk in body.chunks:
                 at += len(chunk)
                 if bound is not None and at > bound:
@@ -213,7 +196,7 @@ def _check_same_file(job: Job, body: Body) -> None:
 
 def _mismatch(job: Job) -> str | None:
     """How the gathered bytes differ from what was listed; None when they do not."""
-    size = job.partial.stat().st_size
+    size = job.partial.size
     if job.size is not None and size != job.size:
         return f"has {size:,} bytes instead of {job.size:,}"
     kind, _, expected = (job.digest or "").partition(":")
@@ -223,7 +206,7 @@ def _mismatch(job: Job) -> str | None:
         whole = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:
         return None
-    with open(job.partial, "rb") as stream:
+    with open(job.partial.path, "rb") as stream:
         while chunk := stream.read(CHUNK):
             whole.update(chunk)
     return None if whole.hexdigest() == expected else f"has {kind} {whole.hexdigest()} instead of {expected}"

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote, urljoin, urlsplit
 
 from corpus.acquire import http
-from corpus.acquire.disk import read_json, short_hash, write_json
+from corpus.acquire.disk import read_note, short_hash, write_note
 from corpus.acquire.local import mirrored_file
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name
@@ -30,7 +30,7 @@ def list_urls(origin: UrlsOrigin, config: AcquireConfig, where: str) -> Listing:
     """
     note = config.cache / "listings" / "urls" / f"{short_hash(origin.model_dump_json())}.json"
     if config.mirror is None:
-        known = read_json(note)
+        known = read_note(note)
         if isinstance(known, dict) and isinstance(known.get("files"), list):
             return listing_of(SourceFile(*file) for file in known["files"])
         if config.offline:
@@ -47,7 +47,7 @@ def list_urls(origin: UrlsOrigin, config: AcquireConfig, where: str) -> Listing:
 
     with ThreadPoolExecutor(8) as pool:
         listing = listing_of(pool.map(described, named.items()))
-    write_json(note, {"files": [[file.name, file.url, file.size, file.digest] for file in listing.files]})
+    write_note(note, {"files": [[file.name, file.url, file.size, file.digest] for file in listing.files]})
     return listing
 
 

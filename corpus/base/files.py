@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-import platform
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +26,19 @@ def full_disk(folder: Path) -> UserError:
     return UserError(
         "no space left", where=str(folder), fix="Free some and run the same command again; finished units are kept."
     )
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or missing rights into a UserError naming ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise full_disk(folder) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"cannot write here: {error.strerror}", where=str(folder)) from None
+        raise
 
 
 def canonical_json(data: Any) -> bytes:
@@ -59,10 +72,10 @@ def fsync_dir(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside ``path`` for writing; on success it is fsynced and renamed to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # On a shared folder a process of another machine may have the same number.
-    beside = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    # Threads, and on a shared folder processes of other machines, may write the same file at once.
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:
             yield stream
             stream.flush()
@@ -73,7 +86,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         reason = error.strerror or str(error)
         raise UserError(f"cannot be written: {reason}", where=str(path), fix="Check space and permissions.") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import orjson
 
-from corpus.acquire.disk import locked
 from corpus.acquire.origins import Origin
 from corpus.base.errors import UserError
 from corpus.base.files import publish_dir, write_json
+from corpus.base.locks import locked
 from corpus.documents.adapters import BadRecord, value_at
 from corpus.documents.prepare import AlignedLines, Lookup, RecoveredQuestions
 from corpus.documents.read import open_decompressed, read_piece

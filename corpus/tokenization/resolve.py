@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from corpus.acquire import AcquireConfig, Listing, fetch, http, hub, release
-from corpus.acquire.disk import disk_errors
 from corpus.acquire.models import file_identities
 from corpus.acquire.transfer import Retry, retrying
 from corpus.base.errors import UserError, nearest
-from corpus.base.files import atomic_write, fingerprint, read_json, sha256_file, write_json
+from corpus.base.files import atomic_write, disk_errors, fingerprint, read_json, sha256_file, write_json
 from corpus.catalogue.models import Source
 from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece

@@ -233,10 +233,11 @@ def test_a_full_disk_is_an_error_naming_the_folder(hub, config, make_source, tmp
     listing = list_files(source, config)
     file = listing.files[0]
 
+    from corpus.acquire.disk import Partial
     from corpus.acquire.remote import _opener
 
     full = tmp_path / "partial/x.part"
     full.parent.mkdir()
     full.symlink_to("/dev/full")
-    with pytest.raises(UserError, match=f"{full.parent}: the disk is full"):
-        download(Job(_opener(source, file, "x"), tmp_path / "target", full, file.size, file.digest, "x"))
+    with pytest.raises(UserError, match=f"{full.parent}: no space left"):
+        download(Job(_opener(source, file, "x"), tmp_path / "target", Partial(full), file.size, file.digest, "x"))
