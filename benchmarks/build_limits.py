@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.builds import build_arguments, build_command, make_tokenizer, timed, write_jsonl, write_recipe
 from benchmarks.common import code_documents, show
-from corpus.documents.read import MAX_RECORD_BYTES
+from corpus.documents.record import MAX_RECORD_BYTES
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""documents."""
+"""From files to documents: units, the records in them, joins, and adapters that turn a record into text."""

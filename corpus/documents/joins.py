@@ -19,10 +19,12 @@ from corpus.acquire.origins import Origin
 from corpus.base.errors import UserError
 from corpus.base.files import publish_dir, write_json
 from corpus.base.locks import locked
-from corpus.documents.adapters import BadRecord, value_at
+from corpus.documents.compression import open_decompressed
+from corpus.documents.fields import value_at
 from corpus.documents.prepare import AlignedLines, Lookup, RecoveredQuestions
-from corpus.documents.read import open_decompressed, read_piece
+from corpus.documents.read import read_piece
 from corpus.documents.readable import Readable
+from corpus.documents.record import BadRecord
 from corpus.documents.units import WHOLE
 
 PART_BYTES = 256 << 20

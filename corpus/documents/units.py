@@ -7,10 +7,10 @@ import itertools
 from dataclasses import dataclass
 
 from corpus.acquire import SourceFile
+from corpus.documents.compression import COMPRESSED
 
 MAX_FILES_PER_UNIT = 4096
 """Tiny files are grouped until a unit has its bytes or this many files."""
-COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 EXPANSION = 4
 """Compressed files count for so many times their bytes when small ones are grouped: about the text in them."""
 WHOLE = -1

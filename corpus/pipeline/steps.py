@@ -29,8 +29,8 @@ from corpus.cleaning.comparisons.droplists import DropList, UnitRef, load_drop_l
 from corpus.cleaning.comparisons.exact import HashWriter
 from corpus.cleaning.comparisons.steps import ExactDedupStep, MinhashStep
 from corpus.cleaning.reasons import CONTAMINATED, DropReason
-from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
+from corpus.documents.record import BadRecord
 from corpus.documents.units import Unit
 from corpus.pipeline.marks import UnitMarks
 from corpus.records.stream import Documents, Tokens, UnitRecord

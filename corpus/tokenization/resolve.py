@@ -13,8 +13,8 @@ from corpus.acquire.transfer import Retry, retrying
 from corpus.base.errors import UserError, nearest
 from corpus.base.files import atomic_write, disk_errors, fingerprint, read_json, sha256_file, write_json
 from corpus.catalogue.models import Source
-from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
+from corpus.documents.record import BadRecord
 from corpus.documents.units import WHOLE
 from corpus.records.stream import Boundary, Tokenizer
 from corpus.tokenization.specs import (

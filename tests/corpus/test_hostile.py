@@ -22,10 +22,11 @@ from corpus.acquire.origins import FilesOrigin
 from corpus.base.errors import UserError
 from corpus.build import main
 from corpus.catalogue.models import Source
-from corpus.documents.adapters import AlignedChoiceAdapter, BadRecord, MultipleChoiceAdapter
+from corpus.documents.adapters import AlignedChoiceAdapter, MultipleChoiceAdapter
 from corpus.documents.joins import prepare
 from corpus.documents.prepare import AlignedLines
 from corpus.documents.read import read_piece
+from corpus.documents.record import BadRecord
 from corpus.documents.units import WHOLE
 from corpus.records.manifest import load_manifest
 from tests.conftest import documents, recipe_dict, run_command, user_error, write_jsonl
@@ -248,7 +249,7 @@ def test_changed_bytes_never_end_in_another_exception(tmp_path: Path, ending: st
 READER = """
 import resource, sys
 from pathlib import Path
-from corpus.documents.adapters import BadRecord
+from corpus.documents.record import BadRecord
 from corpus.documents.read import read_piece
 path = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -292,7 +293,7 @@ def test_a_text_file_in_zstd_is_read_whole(tmp_path: Path) -> None:
 def test_a_parquet_value_beyond_the_limit_or_beyond_python_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corpus.documents.read.MAX_RECORD_BYTES", 100_000)
+    monkeypatch.setattr("corpus.documents.parquet.MAX_RECORD_BYTES", 100_000)
     path = tmp_path / "x.parquet"
     dates = pa.array([0, 2**62, 0, 0], pa.timestamp("us"))
     pq.write_table(pa.table({"text": ["a", "b", "z" * 200_000, "c"], "date": dates}), path)

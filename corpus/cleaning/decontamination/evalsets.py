@@ -11,9 +11,10 @@ import orjson
 
 from corpus.base.errors import UserError
 from corpus.cleaning.fields import metadata_field
-from corpus.documents.adapters import BadRecord
+from corpus.documents.compression import COMPRESSED
 from corpus.documents.read import read_piece
-from corpus.documents.units import COMPRESSED, WHOLE
+from corpus.documents.record import BadRecord
+from corpus.documents.units import WHOLE
 
 WHERE = "cleaning step 'decontaminate'"
 

@@ -10,18 +10,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from corpus.documents.adapters.base import BadRecord, Record, TextOf, text_field, value_at
-from corpus.documents.adapters.shapes import (
-    AlignedChoiceAdapter,
-    ChatOutputAdapter,
-    FieldAdapter,
-    MessagesAdapter,
-    MultipleChoiceAdapter,
-    PassageQuestionAdapter,
+from corpus.documents.adapters.answers import (
     ProblemSolutionAdapter,
     QuestionAnswerAdapter,
     RecoveredQuestionAdapter,
 )
+from corpus.documents.adapters.choices import AlignedChoiceAdapter, MultipleChoiceAdapter, PassageQuestionAdapter
+from corpus.documents.adapters.conversations import ChatOutputAdapter, MessagesAdapter
+from corpus.documents.adapters.field import FieldAdapter
 
 Adapter = Annotated[
     FieldAdapter
@@ -39,7 +35,6 @@ Adapter = Annotated[
 __all__ = [
     "Adapter",
     "AlignedChoiceAdapter",
-    "BadRecord",
     "ChatOutputAdapter",
     "FieldAdapter",
     "MessagesAdapter",
@@ -47,9 +42,5 @@ __all__ = [
     "PassageQuestionAdapter",
     "ProblemSolutionAdapter",
     "QuestionAnswerAdapter",
-    "Record",
     "RecoveredQuestionAdapter",
-    "TextOf",
-    "text_field",
-    "value_at",
 ]

@@ -4,7 +4,7 @@ import pytest
 
 from corpus.base.errors import UserError
 from corpus.catalogue.load import find_source, load_catalogue, read_catalogue, stand_ins
-from corpus.documents.adapters import BadRecord
+from corpus.documents.record import BadRecord
 
 PRETRAINING = {  # rows, tokens in billions, as the table prints them
     "starcoder": (206_640_114, 263.8),

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from corpus.catalogue.load import load_catalogue
-from corpus.documents.adapters import Adapter, BadRecord
+from corpus.documents.adapters import Adapter
+from corpus.documents.record import BadRecord
 
 ADAPTER = TypeAdapter(Adapter)
 

@@ -10,8 +10,8 @@ import pytest
 import corpus.documents.joins
 from corpus.base.errors import UserError
 from corpus.catalogue.load import load_catalogue
-from corpus.documents.adapters import BadRecord
 from corpus.documents.joins import input_origins, prepare
+from corpus.documents.record import BadRecord
 
 HOST = "raw.githubusercontent.com/ybisk/ybisk.github.io/master/piqa/data"
 

@@ -16,10 +16,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-import corpus.documents.read as read
+import corpus.documents.jsonl as jsonl
 from corpus.base.errors import UserError
-from corpus.documents.adapters import BadRecord
 from corpus.documents.read import read_piece
+from corpus.documents.record import BadRecord
 from corpus.documents.units import WHOLE
 
 
@@ -43,12 +43,12 @@ def test_byte_ranges_read_each_line_once(lines: list[str], cuts: list[int], newl
         path = Path(folder) / "x.jsonl"
         path.write_bytes(data)
         bounds = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-        before = read.BLOCK
-        read.BLOCK = block
+        before = jsonl.BLOCK
+        jsonl.BLOCK = block
         try:
             pieces = [texts(path, low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
         finally:
-            read.BLOCK = before
+            jsonl.BLOCK = before
     assert [text for piece in pieces for text in piece] == lines
 
 
@@ -73,8 +73,8 @@ def test_each_hostile_line_is_dropped_under_its_reason(tmp_path: Path) -> None:
 def test_a_line_beyond_the_limit_is_dropped_and_its_neighbours_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "MAX_RECORD_BYTES", 1000)
-    monkeypatch.setattr(read, "BLOCK", 300)
+    monkeypatch.setattr(jsonl, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(jsonl, "BLOCK", 300)
     path = tmp_path / "long.jsonl"
     path.write_text('{"text": "a"}\n{"text": "' + "x" * 5000 + '"}\n{"text": "b"}\n')
     assert texts(path) == ["a", "!too_large", "b"]
