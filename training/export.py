@@ -12,9 +12,9 @@ def main(argv: list[str] | None = None) -> None:
     """The command `python -m training.export`."""
     parser = argparse.ArgumentParser(
         prog="python -m training.export",
-        description="Write a run's newest weights as a Hugging Face folder that loads without remote code.",
+        description="Write a run's weights as a Hugging Face folder that loads without remote code.",
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=Path, help="a run's folder, for its newest checkpoint, or one RUN/checkpoints/NAME")
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="folder to write; must not exist")
     args = parser.parse_args(argv)
     # Imported here: `--help` should not wait for torch.

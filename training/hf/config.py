@@ -47,9 +47,7 @@ def layer_types(cfg: ModelConfig) -> list[str]:
     ]
 
 
-def hf_config(
-    cfg: ModelConfig, *, bos_id: int | None = None, eos_id: int | None = None, context: int | None = None
-) -> dict[str, Any]:
+def hf_config(cfg: ModelConfig, *, context: int | None = None) -> dict[str, Any]:
     """config.json for `cfg`; `context` is the longest sequence trained on, in tokens (default: `max_positions`)."""
     kind = model_type(cfg)
     layers = cfg.layers * cfg.layer_repeat
@@ -73,8 +71,8 @@ def hf_config(
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
+        "bos_token_id": None,
+        "eos_token_id": None,
         "pad_token_id": None,
         "torch_dtype": "float32",
     }
