@@ -3,7 +3,7 @@
 The samples of global step t depend on the streams, the seed and t alone: not on processes, nodes, data workers, or
 where a run was resumed. The virtual epochs of training/data/mixture.py follow one another inside one iteration, so data
 workers read ahead across their ends and a position is simply a number of steps. Partitioning, shuffling inside a
-virtual epoch, download and caching are the library's own.
+virtual epoch, download and caching are the library's own, reached through training/data/streaming_adapter.py.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import streaming.base.dataset as streaming_dataset
-import streaming.base.shared.array as streaming_array
 from numpy.typing import NDArray
-from streaming import StreamingDataset
 from streaming.base.distributed import maybe_init_dist
 from streaming.base.world import World
 from torch import distributed as dist
@@ -30,14 +26,11 @@ from torch import distributed as dist
 from corpus.base.errors import UserError
 from training.data.elastic import check_resume, check_world, fingerprint_fields
 from training.data.mixture import Cycle, arrange_epoch, plan_epochs
-from training.data.shm import Ownership, PatientSharedMemory, register
+from training.data.shm import register
 from training.data.stream import MixtureStream, shard_error
+from training.data.streaming_adapter import AdaptedDataset
 
 log = logging.getLogger(__name__)
-
-# How streaming marks a shard of the cache; its own enum is private.
-REMOTE, PREPARING, LOCAL = 1, 2, 3
-STATE_WORDS = {REMOTE: "not fetched yet", PREPARING: "being fetched or unpacked", LOCAL: "present"}
 
 
 @dataclass(frozen=True)
@@ -54,37 +47,7 @@ class MixtureSource:
     """Share of the phase's tokens, in any unit."""
 
 
-class ShardIndex:
-    """Which shard holds a sample, in O(shards) memory (the library's own index is O(samples))."""
-
-    def __init__(self, shard_sizes: NDArray[np.int64]) -> None:
-        """`shard_sizes`: samples per shard, shape (shards,)."""
-        self._ends: list[int] = np.cumsum(shard_sizes).tolist()
-
-    def __getitem__(self, sample_id: int) -> tuple[int, int]:
-        """(shard, sample within it) of a sample numbered through all shards; IndexError outside."""
-        if not 0 <= sample_id < self._ends[-1]:
-            raise IndexError(f"sample {sample_id} is not in 0..{self._ends[-1] - 1}")
-        shard = bisect_right(self._ends, sample_id)
-        return shard, int(sample_id) - (self._ends[shard - 1] if shard else 0)
-
-
-@contextmanager
-def _seams(ownership: Ownership) -> Iterator[None]:
-    # The library's constructor offers no other seam for these: its index of samples holds 8 bytes a sample (8 GB in
-    # every rank at 1e9), and its search for a shared-memory number and its joining of a segment that another rank is
-    # making are races (see training/data/shm.py).
-    stock = streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory
-    streaming_dataset.Spanner = ShardIndex  # type: ignore[misc, assignment]
-    streaming_dataset.get_shm_prefix = lambda *_: (ownership.number, ownership.segment)
-    streaming_array.SharedMemory = PatientSharedMemory  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        streaming_dataset.Spanner, streaming_dataset.get_shm_prefix, streaming_array.SharedMemory = stock  # type: ignore[misc]
-
-
-class MixtureDataset(StreamingDataset):
+class MixtureDataset(AdaptedDataset):
     """The samples of one training phase, for one rank.
 
     Items are dicts: ids (seq_len + 1,) uint16 or uint32, sample_id (its number through all streams, in the order of
@@ -139,28 +102,25 @@ class MixtureDataset(StreamingDataset):
         self._changes: list[dict[str, Any]] = []
         self._start_step = 0
         self._position = (0, 0)  # virtual epoch, step within it
-        self._steps_before = 0
         self._waiting_since: float | None = None
-        self._arranging = False
-        self._failure: UserError | None = None
-        self._ready: set[int] = set()
         streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
         made_group = maybe_init_dist()
         try:
             self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
-            with _seams(self._ownership):
-                super().__init__(
-                    streams=streams,
-                    batch_size=self.device_batch,
-                    cache_limit=cache_limit,
-                    num_canonical_nodes=canonical_nodes,
-                    shuffle=True,
-                    # Blocks no smaller than a default virtual epoch: sources are mixed evenly all through it.
-                    shuffle_algo="py1br",
-                    shuffle_block_size=max((1 << 22) // canonical_nodes, 1 << 18),
-                    shuffle_seed=seed,
-                    validate_hash="xxh64",
-                )
+            super().__init__(
+                number=self._ownership.number,
+                segment=self._ownership.segment,
+                streams=streams,
+                batch_size=self.device_batch,
+                cache_limit=cache_limit,
+                num_canonical_nodes=canonical_nodes,
+                shuffle=True,
+                # Blocks no smaller than a default virtual epoch: sources are mixed evenly all through it.
+                shuffle_algo="py1br",
+                shuffle_block_size=max((1 << 22) // canonical_nodes, 1 << 18),
+                shuffle_seed=seed,
+                validate_hash="xxh64",
+            )
             self._check_present()
         except (ValueError, OSError) as error:
             if hasattr(self, "_ownership"):
@@ -184,10 +144,9 @@ class MixtureDataset(StreamingDataset):
             self._check_cache(world)
 
     def _check_present(self) -> None:
-        absent = np.flatnonzero(self._shard_states.numpy() == REMOTE)
-        lost = [shard for shard in absent.tolist() if self.streams[self.stream_per_shard[shard]].remote is None]
+        lost = [shard for shard in self.absent_shards() if self.streams[self.stream_per_shard[shard]].remote is None]
         if lost:
-            raise self._shard_error(lost[0], f"is missing ({len(lost)} missing in all)")
+            raise self.shard_error(lost[0], f"is missing ({len(lost)} missing in all)")
 
     def _check_cache(self, world: World) -> None:
         sizes, samples = arrange_epoch(self.plan, self._cycles, 0)
@@ -212,10 +171,7 @@ class MixtureDataset(StreamingDataset):
 
         Neither the dataset nor an iterator over it can be used afterwards.
         """
-        scalars = (self._shared_barrier._arr, self._next_epoch.arr, self._cache_usage.arr)
-        for array in (*scalars, self._shard_states, self._shard_access_times):
-            array.shm.cleanup()
-        self._locals_shm.cleanup()
+        self.remove_segments()
         self._ownership.release()
 
     # -- position ------------------------------------------------------------------------------------------------
@@ -245,7 +201,8 @@ class MixtureDataset(StreamingDataset):
             self._changes.append({"step": step, "changed": changed})
         self._start_step = step
 
-    def _resume_incr_epoch(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
+        """The virtual epoch to iterate over next, and the samples of it that are done."""
         epoch, step = self._position
         return epoch, step * self.plan.global_batch
 
@@ -256,19 +213,9 @@ class MixtureDataset(StreamingDataset):
         assert stream_id is None, "the virtual epoch is arranged over all streams at once"
         return arrange_epoch(self.plan, self._cycles, epoch)
 
-    def _get_work(self, epoch: int, sample_in_epoch: int) -> NDArray[np.int64]:
-        self.epoch_size = self.plan.samples(epoch)
-        # The DataLoader asks its workers for batches in turn, right across epoch ends: whoever's turn comes first in
-        # this epoch takes the first share of it.
-        world = self._parallel_worker_world
-        share = (world.worker_of_rank - self._steps_before) % world.workers_per_rank
-        self._parallel_worker_world = World(
-            world.num_nodes, world.ranks_per_node, world.workers_per_rank, world.rank * world.workers_per_rank + share
-        )
-        self._arranging = True
-        work = super()._get_work(epoch, sample_in_epoch)
-        self._arranging = False
-        return work
+    def samples_in(self, epoch: int) -> int:
+        """Samples of a virtual epoch."""
+        return self.plan.samples(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """This worker's samples from the loaded position to the end of the phase."""
@@ -279,7 +226,7 @@ class MixtureDataset(StreamingDataset):
             while step < self.plan.total_steps:
                 epoch = self.plan.epoch_of(step)
                 self._position = (epoch, step - int(self.plan.step_ends[epoch]))
-                self._steps_before = step - self._start_step
+                self.batches_before = step - self._start_step
                 samples = super().__iter__()
                 while True:
                     self._waiting_since = time.monotonic()
@@ -288,13 +235,12 @@ class MixtureDataset(StreamingDataset):
                     if sample is None:
                         break
                     yield sample
-                if self._event.is_set():
-                    raise self._failure or RuntimeError("a background thread of the data loader failed")
+                if self.has_failed():
+                    raise self.failure or RuntimeError("a background thread of the data loader failed")
                 step = int(self.plan.step_ends[epoch + 1])
         finally:
             done.set()
-            if hasattr(self, "_iterator"):
-                self._iterator.non_blocking_exit()
+            self.end_threads()
 
     # -- samples -------------------------------------------------------------------------------------------------
 
@@ -304,41 +250,11 @@ class MixtureDataset(StreamingDataset):
         try:
             ids = super().get_item(sample_id, retry)["ids"]
         except (RuntimeError, IndexError, ValueError, OSError) as error:
-            raise self._failure or self._shard_error(self.spanner[sample_id][0], str(error)) from error
+            raise self.failure or self.shard_error(self.spanner[sample_id][0], str(error)) from error
         return {"ids": ids, "sample_id": sample_id, "source": bisect_right(self._source_ends, sample_id)}
 
-    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """Fetch and unpack a shard unless it is there; a failure ends the iteration with a UserError."""
-        if shard_id in self._ready and self._shard_states[shard_id] == LOCAL:
-            # The library takes a machine-wide lock for each sample; here only the first of each shard needs it.
-            self._shard_access_times[shard_id] = time.time_ns()
-            return
-        try:
-            super().prepare_shard(shard_id, blocking)
-        except Exception as error:
-            # Raised in a background thread this would be lost and the epoch would just end early; left in the
-            # "preparing" state the shard would hold up every other worker for good.
-            self._shard_states[shard_id] = REMOTE
-            if self._cache_filelock.is_locked:
-                self._cache_filelock.release()
-            self._failure = error if isinstance(error, UserError) else self._shard_error(shard_id, str(error))
-            if not hasattr(self, "_event"):
-                raise self._failure from error
-            self._event.set()
-        else:
-            if self._shard_states[shard_id] == LOCAL:
-                self._ready.add(shard_id)
-
-    def _evict_coldest_shard(self) -> None:
-        try:
-            super()._evict_coldest_shard()
-        except ValueError:
-            raise UserError(
-                f"the cache limit of {self.cache_limit} bytes does not hold the shards that are read at once",
-                fix="Raise the limit.",
-            ) from None
-
-    def _shard_error(self, shard_id: int, reason: str) -> UserError:
+    def shard_error(self, shard_id: int, reason: str) -> UserError:
+        """The stream, the shard and where it is kept, with the reason."""
         return shard_error(self.streams[self.stream_per_shard[shard_id]], self.shards[shard_id], reason)
 
     def _watch(self, done: threading.Event) -> None:
@@ -350,13 +266,11 @@ class MixtureDataset(StreamingDataset):
                 log.warning("the data loader has waited %.0f s for %s", reported - since, self._awaited())
 
     def _awaited(self) -> str:
-        if self._arranging or not hasattr(self, "_iterator"):
+        if self.arranging or not self.has_work:
             return f"the other data workers of this node, to start virtual epoch {self._position[0]}"
-        ahead = self._iterator.sample_ids[self._iterator.yield_index :]
-        sample_id = next((int(s) for s in ahead if s != -1), None)
+        sample_id = self.next_sample()
         if sample_id is None:
             return "its background threads to end"
         shard_id, _ = self.spanner[sample_id]
         name = self.source_names[self.stream_per_shard[shard_id]]
-        state = STATE_WORDS.get(int(self._shard_states[shard_id]), "unknown")
-        return f"stream '{name}', shard {self.shards[shard_id].file_pairs[0][0].basename} ({state})"
+        return f"stream '{name}', shard {self.shards[shard_id].file_pairs[0][0].basename} ({self.state_of(shard_id)})"

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,11 +26,11 @@ import torch
 from streaming.base.constant import LOCALS, SHM_TO_CLEAN
 from streaming.base.distributed import barrier
 from streaming.base.shared import SharedMemory
-from streaming.base.shared.prefix import _get_path, _pack_locals, _unpack_locals
 from streaming.base.world import World
 from torch import distributed as dist
 
 from corpus.base.errors import UserError
+from training.data.streaming_adapter import pack_folders, segment_name, unpack_folders
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +38,7 @@ SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, wh
 START_LOCK = "mixture_loader_start"
 ANSWER_BYTES = 16384
 """Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
-JOIN_SECONDS = 60.0
-"""How long a rank waits for another to finish making a segment of theirs."""
 _kept: list[torch.Tensor] = []
-
-
-class PatientSharedMemory(SharedMemory):
-    """The library's segment, for ranks that make one together: the faster creates it, the others join.
-
-    A new segment is empty until its maker has set its size. The library gives it 7 ms for that, then fails.
-    """
-
-    def __init__(
-        self, name: str | None = None, create: bool | None = None, size: int = 0, auto_cleanup: bool = True
-    ) -> None:
-        """As the library's; ValueError when the segment is still empty after JOIN_SECONDS."""
-        deadline = time.monotonic() + JOIN_SECONDS
-        while True:
-            try:
-                super().__init__(name, create, size, auto_cleanup)
-                return
-            except ValueError:  # "cannot mmap an empty file"
-                if time.monotonic() > deadline:
-                    raise
 
 
 def remove_stale() -> list[int]:
@@ -137,7 +114,7 @@ def register(folders: Sequence[str], remotes: Sequence[str | None], world: World
         if "error" in other:
             raise UserError(other["error"][0], fix=other["error"][1])
         if other["node"] == world.node and "number" in other and ownership is None:
-            segment = SharedMemory(_get_path(other["number"], LOCALS), False)
+            segment = SharedMemory(segment_name(other["number"], LOCALS), False)
             ownership = Ownership(other["number"], segment, leader=False)
     # The leader may end at any time from here on, but not before everyone has joined.
     barrier()
@@ -159,9 +136,9 @@ def _lead(folders: list[str], remotes: list[str | None]) -> Ownership:
     while True:
         # The file comes first: whatever a kill leaves behind from here on has an owner file.
         held = _hold(_owner_file(number), create=True)
-        data = _pack_locals(folders, number)
+        data = pack_folders(folders, number)
         try:
-            segment = SharedMemory(_get_path(number, LOCALS), True, len(data))
+            segment = SharedMemory(segment_name(number, LOCALS), True, len(data))
         except FileExistsError:  # a program that does not wait for the start lock was faster
             _owner_file(number).unlink()
             os.close(held)
@@ -175,7 +152,7 @@ def _lead(folders: list[str], remotes: list[str | None]) -> Ownership:
 
 def _folders_of(number: int) -> list[str]:
     try:
-        return _unpack_locals((SHM / _get_path(number, LOCALS)).read_bytes())[0]
+        return unpack_folders((SHM / segment_name(number, LOCALS)).read_bytes())[0]
     except (FileNotFoundError, PermissionError):
         return []
 

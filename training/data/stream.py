@@ -13,7 +13,6 @@ import orjson
 import xxhash
 import zstandard
 from numpy.typing import NDArray
-from streaming import Stream
 from streaming.base.format import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
 from streaming.base.util import wait_for_file_to_exist
@@ -21,6 +20,7 @@ from streaming.base.world import World
 
 from corpus.base.collector import collector_off
 from corpus.base.errors import UserError
+from training.data.streaming_adapter import AdaptedStream
 
 INDEX = "index.json"
 ENCODINGS = ("ndarray:uint16", "ndarray:uint32")
@@ -48,7 +48,7 @@ class PackedReader(MDSReader):
         return {"ids": np.frombuffer(data, dtype)}
 
 
-class MixtureStream(Stream):
+class MixtureStream(AdaptedStream):
     """A packed stream: MDS shards with one `ids` column of seq_len + 1 unsigned integers."""
 
     def __init__(self, name: str, local: Path, remote: str | None, seq_len: int) -> None:
@@ -69,7 +69,7 @@ class MixtureStream(Stream):
                 if not world.is_local_leader and self.remote:
                     wait_for_file_to_exist(str(path), 0.05, self.download_timeout, f"{path} did not arrive in time: ")
                 elif self.remote:
-                    os.replace(self._download_file(INDEX, INDEX + ".tmp"), path)
+                    os.replace(self.fetch(INDEX, INDEX + ".tmp"), path)
             with collector_off():
                 return self._readers(orjson.loads(path.read_bytes())["shards"])
         except UserError:
@@ -138,20 +138,19 @@ class MixtureStream(Stream):
             else:
                 cache_usage_per_shard[index] = shard.set_up_local(listing, self.safe_keep_zip)
 
-    def _decompress_shard_part(
-        self, zip_info: FileInfo, zip_filename: str, raw_filename: str, compression: str | None
-    ) -> None:
+    def unpack(self, packed: FileInfo, packed_path: str, path: str, compression: str | None) -> None:
+        """Unpack and check a shard's file, leaving no half of it under its name."""
         # Two runs that read the same stream folder may unpack the same shard at once; under the library's fixed
         # temporary name one would truncate the file that the other has just put in place.
-        own = f"{raw_filename}.{secrets.token_hex(4)}"
+        own = f"{path}.{secrets.token_hex(4)}"
         if compression != "zstd":  # not of our builder
-            super()._decompress_shard_part(zip_info, zip_filename, own, compression)
-            os.replace(own, raw_filename)
+            super().unpack(packed, packed_path, own, compression)
+            os.replace(own, path)
             return
-        _unpack(zip_filename, own, zip_info.hashes["xxh64"])
-        os.replace(own, raw_filename)
+        _unpack(packed_path, own, packed.hashes["xxh64"])
+        os.replace(own, path)
         if not self.safe_keep_zip:
-            os.remove(zip_filename)
+            os.remove(packed_path)
 
 
 def _unpack(packed: str, target: str, xxh64: str) -> None:

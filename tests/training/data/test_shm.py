@@ -125,14 +125,14 @@ def test_runs_that_start_at_once_settle_on_different_numbers(stream: Path, tmp_p
 def test_a_rank_waits_for_the_segment_that_another_is_making() -> None:
     from streaming.base.shared import SharedArray
 
-    from training.data.dataset import _seams
+    from training.data.streaming_adapter import patched
 
     path = SHM / f"test_{os.getpid()}_halfway"
     path.touch()  # what a second rank finds between the two calls that make a segment
     maker = threading.Timer(0.5, os.truncate, (path, 4096))
     maker.start()
     try:
-        with _seams(ownership=None):  # type: ignore[arg-type]  # what the library's constructor runs in
+        with patched(0, segment=None):  # type: ignore[arg-type]  # what the library's constructor runs in
             array = SharedArray(4096, np.uint8, path.name)
         assert len(array.numpy()) == 4096 and not array.shm.created_shms
         array.shm.cleanup()
