@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from corpus.cleaning.steps import CleaningStep
     from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.executors import Cluster
+    from corpus.pipeline.job import Job
     from corpus.pipeline.run import Progress
-    from corpus.pipeline.steps import Job
     from corpus.recipe.model import Recipe
     from corpus.records.manifest import Manifest
     from corpus.records.stream import StreamRecord, Tokenizer
@@ -311,8 +311,8 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
     from corpus.acquire import Prefetcher
     from corpus.pipeline.comparisons import run_comparisons
     from corpus.pipeline.display import BuildDisplay, SourceTotals
+    from corpus.pipeline.job import Job
     from corpus.pipeline.run import run_jobs
-    from corpus.pipeline.steps import Job
     from corpus.streams.finish import missing_units, unit_bytes
 
     data = options.out.resolve()

@@ -10,7 +10,7 @@ from corpus.cleaning.comparisons.droplists import UnitRef
 from corpus.cleaning.comparisons.exact import find_duplicates, partitions_for, write_drop_lists
 from corpus.cleaning.comparisons.steps import ExactDedupStep, MinhashStep
 from corpus.cleaning.steps import CleaningStep
-from corpus.pipeline.steps import Job
+from corpus.pipeline.job import Job
 from corpus.streams.plan import StreamPlan
 
 DONE_FILE = "done.json"

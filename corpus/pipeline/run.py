@@ -27,7 +27,7 @@ from corpus.pipeline.heartbeat import ParentBeat, Silence
 from corpus.pipeline.marks import OWNER, alive, die_with_parent
 
 if TYPE_CHECKING:
-    from corpus.pipeline.steps import Job
+    from corpus.pipeline.job import Job
 
 POLL_SECONDS, POLL_SHARED_SECONDS = 0.2, 1.0
 """Between two looks at the workers' files, on a local disk and on one that a cluster shares."""
@@ -198,7 +198,8 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
     if executors.saved(attempt) is None:
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
-    from corpus.pipeline.steps import Job, unit_pipeline
+    from corpus.pipeline.job import Job
+    from corpus.pipeline.steps import unit_pipeline
     from corpus.streams.finish import finalise, missing_units
     from corpus.streams.plan import load_plan
     from corpus.tokenization.engine import ReferenceEngine, load_engine, special_table

@@ -13,10 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from corpus.base.collector import parse_large
 from corpus.base.config import Strict
 from corpus.base.errors import UserError
-from corpus.pipeline.steps import SHOWN_CHARS, SHOWN_UNITS
 from corpus.records.stream import StreamRecord
 from corpus.report.html import Markup, el, text
-from corpus.streams.plan import SHOWN_FILE
+from corpus.streams.plan import SHOWN_CHARS, SHOWN_FILE, SHOWN_UNITS
 
 
 class SampleDocument(Strict):

@@ -1,0 +1,40 @@
+"""The counts of the unit in hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+
+class Tally:
+    """Counts of the unit in hand, shared by its steps."""
+
+    def __init__(self) -> None:
+        self.read = self.kept = self.text_bytes = self.text_tokens = self.boundary_tokens = self.samples = 0
+        self.dropped: Counter[str] = Counter()
+        self.changed: Counter[str] = Counter()
+        self.lengths: Counter[int] = Counter()
+        self.shown: list[dict[str, Any]] = []
+        self.hits: list[dict[str, Any]] = []
+        """Documents dropped as contaminated: {id, hits}."""
+        self.full = False
+        """Set when the token limit is reached: the reader stops."""
+        self._published = 0.0
+
+    def publish(self, path: Path, every: float = 0.5) -> None:
+        """Leave the counts where the progress display finds them, at most once in ``every`` seconds."""
+        now = time.monotonic()
+        if now - self._published < every:
+            return
+        self._published = now
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(self.counts()))
+        os.replace(beside, path)
+
+    def counts(self) -> list[int]:
+        """Documents, text bytes and tokens so far."""
+        return [self.read, self.text_bytes, self.text_tokens]
