@@ -24,8 +24,8 @@ from corpus.base.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
     from corpus.cleaning.steps import CleaningStep
+    from corpus.pipeline.cluster_options import Cluster
     from corpus.pipeline.display import BuildDisplay, SourceTotals
-    from corpus.pipeline.executors import Cluster
     from corpus.pipeline.job import Job
     from corpus.pipeline.run import Progress
     from corpus.recipe.model import Recipe
@@ -117,7 +117,7 @@ def parse_arguments(argv: list[str] | None) -> Options:
     store, out = _store_and_folder(args.out, args.work)
     cluster = None
     if args.executor != "local" or args.executor_options:
-        from corpus.pipeline.executors import cluster_options
+        from corpus.pipeline.cluster_options import cluster_options
 
         cluster = cluster_options(args.executor, args.executor_options)
     workers = args.workers or (cluster.workers if cluster else os.cpu_count() or 1)

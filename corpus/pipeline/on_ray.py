@@ -10,7 +10,7 @@ from datatrove.executor import RayPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from corpus.base.errors import UserError
-from corpus.pipeline.executors import RayOptions
+from corpus.pipeline.cluster_options import RayOptions
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent
 

@@ -14,7 +14,7 @@ from datatrove.executor import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from corpus.base.errors import UserError
-from corpus.pipeline.executors import SlurmOptions
+from corpus.pipeline.cluster_options import SlurmOptions
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent
 POLL_SECONDS = 2.0

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from corpus.base.errors import UserError
 from corpus.base.files import full_disk
 from corpus.pipeline import executors
+from corpus.pipeline.cluster_options import Cluster, save_options, saved_options
 from corpus.pipeline.heartbeat import ParentBeat, Silence
 from corpus.pipeline.marks import OWNER, alive, die_with_parent
 
@@ -51,7 +52,7 @@ def run_jobs(
     workers: int,
     show: Callable[[Progress], None],
     collect: int | None = None,
-    cluster: executors.Cluster | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
 
@@ -101,7 +102,7 @@ class _Watcher:
         progress: Progress,
         show: Callable[[Progress], None],
         collect: int | None,
-        cluster: executors.Cluster | None,
+        cluster: Cluster | None,
     ) -> None:
         self.folder, self.indices, self.progress, self.show, self.collect = folder, indices, progress, show, collect
         self.cluster = cluster
@@ -109,7 +110,7 @@ class _Watcher:
         """The job whose worker vanished."""
         self.beat: ParentBeat | None = None
         if cluster is not None:
-            executors.save(cluster, folder)
+            save_options(cluster, folder)
             self.beat, self.silence = ParentBeat(folder, cluster.lost_after), Silence(cluster.lost_after)
 
     def run(self, jobs_file: Path, workers: int) -> str | None:
@@ -195,7 +196,7 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
     attempt = jobs_file.parent
     die_with_parent(int(os.environ[OWNER]))
-    if executors.saved(attempt) is None:
+    if saved_options(attempt) is None:
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
     from corpus.pipeline.job import Job
