@@ -186,10 +186,11 @@ def build(options: Options) -> Manifest | None:
                 # What a killed build left; a live one would hold the lock.
                 shutil.rmtree(plan.folder / "work", ignore_errors=True)
         make_units(recipe, plans, wanted, options)
-        from corpus.streams.finish import finalise
+        from corpus.records.stream import load_stream
+        from corpus.streams.finish import complete_stream
 
         for name, plan in wanted.items():
-            records[name] = finalise(plan)
+            records[name] = load_stream(plan.folder) if plan.is_complete() else complete_stream(plan)
             if options.store:
                 upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
     if options.only:
@@ -221,7 +222,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     from corpus.catalogue.load import find_source
     from corpus.pipeline.comparisons import with_comparisons
     from corpus.recipe.shares import draws
-    from corpus.streams.inputs import all_origins, evaluation_files, source_inputs
+    from corpus.streams.inputs import all_origins, source_inputs, with_evaluations_fetched
     from corpus.streams.plan import StreamPlan
     from corpus.tokenization.engine import choose_engine
     from corpus.tokenization.resolve import resolve_tokenizer
@@ -242,7 +243,7 @@ def plan_streams(recipe: Recipe, options: Options) -> tuple[dict[str, StreamPlan
     needed = sources if recipe.tokenizer.kind == "train" or any(s.compares for s in recipe.cleaning) else wanted
     cleaning = [cast("CleaningStep", step.at(config.base_dir)) for step in recipe.cleaning]
     listings = preflight(all_origins(needed, cleaning), config)
-    cleaning = [evaluation_files(step, listings, config, data, say) for step in cleaning]
+    cleaning = [with_evaluations_fetched(step, listings, config, data, say) for step in cleaning]
     inputs = {name: source_inputs(name, source, listings, config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe.tokenizer, recipe.boundary, recipe.name, inputs, config, data, say)
     engine, note = choose_engine(data / tokenizer.path / "tokenizer.json", options.engine)
@@ -313,7 +314,7 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
     from corpus.pipeline.display import BuildDisplay, SourceTotals
     from corpus.pipeline.job import Job
     from corpus.pipeline.run import run_jobs
-    from corpus.streams.finish import missing_units, unit_bytes
+    from corpus.streams.finish import unit_bytes, units_to_make
 
     data = options.out.resolve()
     work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
@@ -347,7 +348,7 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
         Job(saved[name], unit.index)
         for name, plan in wanted.items()
         if not plan.is_complete()
-        for unit in missing_units(plan, options.workers)
+        for unit in units_to_make(plan, options.workers)
     ]:
         run(jobs)
     shutil.rmtree(work, ignore_errors=True)
@@ -379,13 +380,13 @@ def _show_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
     from rich.table import Table
 
     from corpus.base.numbers import file_size
-    from corpus.streams.finish import missing_units
+    from corpus.streams.finish import units_to_make
 
     table = Table(title=f"{recipe.name}: what would be built", title_justify="left")
     for column in ("entry", "stream", "files", "stored", "units", "to make", "licence"):
         table.add_column(column, justify="right" if column in ("files", "stored", "units", "to make") else "left")
     for name, plan in plans.items():
-        to_make = 0 if plan.is_complete() else len(missing_units(plan, 1))
+        to_make = 0 if plan.is_complete() else len(units_to_make(plan, 1))
         table.add_row(
             name, plan.folder.name, str(len(plan.listing.files)), file_size(plan.listing.bytes),
             str(len(plan.units)), "done" if plan.is_complete() else str(to_make), escape(plan.source.licence),

@@ -201,7 +201,7 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
     from corpus.pipeline.job import Job
     from corpus.pipeline.steps import unit_pipeline
-    from corpus.streams.finish import finalise, missing_units
+    from corpus.streams.finish import complete_stream, units_to_make
     from corpus.streams.plan import load_plan
     from corpus.tokenization.engine import ReferenceEngine, load_engine, special_table
 
@@ -221,9 +221,9 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
     if collect is not None:
         return
     for plan in plans:
-        if not missing_units(plan, 0):
+        if not plan.is_complete() and not units_to_make(plan, 0):
             with contextlib.suppress(UserError):  # the parent meets the same error, and reports it
-                finalise(plan)
+                complete_stream(plan)
 
 
 def _kill_group(pid: int) -> None:

@@ -26,10 +26,10 @@ def finished_units(plan: StreamPlan) -> set[int]:
     return {int(entry.name) for entry in units.iterdir()} if units.is_dir() else set()
 
 
-def missing_units(plan: StreamPlan, at_once: int) -> list[Unit]:
-    """The units still to be made.
+def units_to_make(plan: StreamPlan, at_once: int) -> list[Unit]:
+    """The missing units that are to be made next.
 
-    Under a token limit only the first few are needed: enough of them to reach it by estimate, at least ``at_once``
+    Under a token limit these are the first few only: enough of them to reach it by estimate, at least ``at_once``
     (the stream keeps the shortest run of units that reaches the limit, so making too many does no harm).
     """
     done = finished_units(plan)
@@ -54,10 +54,8 @@ def unit_bytes(unit: Unit, sizes: dict[str, int]) -> int:
     return sum(sizes[piece.file] if piece.end < 0 else piece.end - piece.start for piece in unit.pieces)
 
 
-def finalise(plan: StreamPlan) -> StreamRecord:
-    """Complete a stream whose units are all on disk; returns its record (read back when it was complete already)."""
-    if plan.is_complete():
-        return load_stream(plan.folder)
+def complete_stream(plan: StreamPlan) -> StreamRecord:
+    """Complete a stream whose units are all on disk; returns its record, whose file is written last."""
     units = [_unit_record(plan, unit) for unit in _chosen(plan)]
     tail_tokens, shards = _write_tail(plan, units)
     entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]

@@ -120,7 +120,7 @@ def evaluation_sets(steps: Sequence[CleaningStep]) -> dict[str, Source]:
     return {name: known[name] for name in names}
 
 
-def evaluation_files(
+def with_evaluations_fetched(
     step: CleaningStep,
     listings: Mapping[str, Listing],
     config: AcquireConfig,
