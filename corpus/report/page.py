@@ -10,8 +10,9 @@ from corpus.base.errors import UserError
 from corpus.base.files import atomic_write
 from corpus.records.manifest import Manifest
 from corpus.records.stream import load_stream
-from corpus.report import charts, sections
+from corpus.report import accounts, charts, documents, mixture
 from corpus.report.html import Markup, el, join, plain
+from corpus.report.layout import Entry
 from corpus.report.samples import TokenBytes, read_documents
 
 REPORT_FILE = "report.html"
@@ -31,7 +32,7 @@ def write_report(manifest: Manifest, build_dir: Path) -> Path:
     return path
 
 
-def _entry(place: int, name: str, manifest: Manifest, build_dir: Path) -> sections.Entry:
+def _entry(place: int, name: str, manifest: Manifest, build_dir: Path) -> Entry:
     source = manifest.sources[name]
     folder = build_dir / source.stream
     record = load_stream(folder)
@@ -39,13 +40,13 @@ def _entry(place: int, name: str, manifest: Manifest, build_dir: Path) -> sectio
         raise UserError(
             "is not the stream that the manifest was made from", where=str(folder), fix="Build the recipe again."
         )
-    documents = read_documents(folder, record)
+    shown = read_documents(folder, record)
     # A large source has tens of thousands of units, of which the report needs nothing more.
     light = record.model_copy(update={"units": []})
-    return sections.Entry(name, charts.colour(place), source, light, documents)
+    return Entry(name, charts.colour(place), source, light, shown)
 
 
-def _token_bytes(manifest: Manifest, build_dir: Path, entries: list[sections.Entry]) -> TokenBytes:
+def _token_bytes(manifest: Manifest, build_dir: Path, entries: list[Entry]) -> TokenBytes:
     data = (build_dir / entries[0].source.stream).parent.parent
     path = data / manifest.tokenizer.path / "tokenizer.json"
     if not path.is_file():
@@ -53,20 +54,20 @@ def _token_bytes(manifest: Manifest, build_dir: Path, entries: list[sections.Ent
     return TokenBytes(path.read_bytes())
 
 
-def _page(manifest: Manifest, entries: list[sections.Entry], token_bytes: TokenBytes) -> str:
+def _page(manifest: Manifest, entries: list[Entry], token_bytes: TokenBytes) -> str:
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # No script may run and nothing may be loaded, whatever a document contains; the one style sheet goes by its hash.
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     parts = [
-        sections.mix(manifest, entries),
-        sections.tokens(entries),
-        sections.lengths(manifest, entries),
-        sections.funnel(entries),
-        sections.accounting(entries),
-        sections.samples(entries, token_bytes),
-        sections.licences(entries),
-        sections.provenance(manifest, entries),
+        mixture.mix(manifest, entries),
+        mixture.tokens(entries),
+        documents.lengths(manifest, entries),
+        documents.funnel(entries),
+        accounts.accounting(entries),
+        documents.samples(entries, token_bytes),
+        accounts.licences(entries),
+        accounts.provenance(manifest, entries),
     ]
     head = el(
         "head",
@@ -86,8 +87,8 @@ def _page(manifest: Manifest, entries: list[sections.Entry], token_bytes: TokenB
         el("p", f"{manifest.family}, {manifest.phase}: {manifest.tokens:,} tokens in samples of {manifest.seq_len:,}, "
            f"documents marked by {manifest.boundary.upper() if manifest.boundary != 'both' else 'BOS and EOS'}.",
            class_="lead"),
-        sections.key_figures(manifest, entries),
-        sections.notices(manifest, entries),
+        mixture.key_figures(manifest, entries),
+        mixture.notices(manifest, entries),
         class_="intro",
     )  # fmt: skip
     body = el("body", _contents(), el("main", intro, join(*parts)))
