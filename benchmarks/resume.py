@@ -73,7 +73,7 @@ def main() -> None:
 def lay_out(folder: Path, recipe_path: Path, scale: float, shard_bytes: int) -> tuple[dict[str, Any], int]:
     """Write the recipe's streams below `folder`; returns what `resume` needs but step and workers, and the shards."""
     from corpus.recipe.model import load_recipe
-    from training.simulate import source_samples
+    from training.data.simulation import source_samples
 
     recipe = load_recipe(recipe_path)
     real = _real_shard(folder / "real", recipe.seq_len, shard_bytes)

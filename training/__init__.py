@@ -1,1 +1,5 @@
-"""Trains the MobileLLM family on built corpora: sizes, model, export and import."""
+"""Trains the MobileLLM family on built corpora.
+
+Commands stand here; the rooms below them, from the lowest: base, model, data, distillation, run, evaluation, hf.
+A room imports only those before it, and no room imports a command.
+"""

@@ -80,7 +80,7 @@ class OnlineTeacher:
 
     def _mask(self, doc_ids: Tensor) -> Tensor:
         """(B, 1, S, S), added to the attention scores: causal, and only inside documents."""
-        from training.model.decoder import attention_mask
+        from training.model.attention import attention_mask
 
         visible = attention_mask(doc_ids.shape[1], None, doc_ids, doc_ids.device)
         assert visible is not None

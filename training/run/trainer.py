@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,7 @@ import torch
 from composer import DataSpec, Trainer
 from composer.utils import dist, reproducibility
 
-from corpus.base.files import fingerprint
-from corpus.records.manifest import ManifestSource
-from corpus.streams.store import StorePath
 from training.data.arrangement import Arrangement
-from training.data.loader import MixtureLoader, MixtureSource, build_loader
 from training.model.shapes import flops_per_token, parameter_count
 from training.run import checkpoint
 from training.run.callbacks.buckets import SettleBuckets
@@ -32,6 +25,7 @@ from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
 from training.run.options import Options
 from training.run.peak import peak_of
+from training.run.phase_loader import phase_loader
 from training.run.phase_teacher import build_distiller
 from training.run.phases import Phase
 from training.run.plotting import draw
@@ -143,7 +137,7 @@ def _train(
     reproducibility.seed_all(recipe.seed)
     model = TrainingModel(phase.model, tuple(phase.manifest.sources), distiller)
     per_pass = microbatch(options, phase, kind)
-    loader = _loader(options, phase)
+    loader = phase_loader(options, phase)
     dataset: Any = loader.dataset
     arrangement = Arrangement(dataset)
     peak = peak_of(torch.device(kind))
@@ -216,54 +210,8 @@ def _train(
     return last_step == phase.steps and not saver.paused_by_signal
 
 
-def _source(name: str, source: ManifestSource, build: Path, options: Options) -> MixtureSource:
-    """A stream of the build; one in a store is fetched shard by shard into a cache that is this run's own."""
-    stream = build / source.stream
-    if not isinstance(stream, StorePath):
-        return MixtureSource(name, stream, None, source.weight_asked)
-    # The library reads another variable than the rest of boto3.
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
-    run = fingerprint([str(options.out.absolute()), options.run_name, options.size, str(build)])[:12]
-    return MixtureSource(name, options.cache / run / stream.name, str(stream), source.weight_asked)
-
-
 def _tokens(batch: dict[str, torch.Tensor]) -> int:
     return batch[TARGETS].numel()
-
-
-def _loader(options: Options, phase: Phase) -> MixtureLoader:
-    recipe, manifest = phase.recipe, phase.manifest
-    loader = build_loader(
-        [_source(name, source, phase.build, options) for name, source in manifest.sources.items()],
-        seq_len=recipe.seq_len,
-        seed=recipe.seed,
-        global_batch=recipe.training.global_batch,
-        canonical_nodes=recipe.training.canonical_nodes,
-        total_steps=phase.steps,
-        virtual_epoch_samples=recipe.training.virtual_epoch_samples,
-        num_workers=options.workers,
-        manifest=manifest.fingerprint,
-        bos_id=manifest.tokenizer.bos_id if recipe.boundary in ("bos", "both") else None,
-        eos_id=manifest.tokenizer.eos_id if recipe.boundary in ("eos", "both") else None,
-        document_mask=recipe.document_mask,
-        allow_changed_data=options.allow_changed_data,
-    )
-    if options.workers:
-        loader.worker_init_fn = _Unstoppable(loader.worker_init_fn)
-    return loader
-
-
-class _Unstoppable:
-    """Starts a data worker that ignores SIGTERM: schedulers send it to every process, and the last step needs data."""
-
-    def __init__(self, inner: Callable[[int], None] | None) -> None:
-        self.inner = inner
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if self.inner:
-            self.inner(worker)
 
 
 def _loggers(options: Options, folder: RunFolder) -> list[Any]:

@@ -334,7 +334,7 @@ def _arrange_large(folder: Path, total_steps: int) -> tuple[float, float, int]:
 
 
 def test_arranging_an_epoch_of_a_billion_samples(tmp_path: Path) -> None:
-    from training.simulate import write_index
+    from training.data.simulation import write_index
 
     for source in range(14):
         write_index(tmp_path / "streams" / f"s{source:02}", samples=70_000_000, seq_len=2048)

@@ -145,7 +145,7 @@ def brute_force_hidden(model: MobileLM, ids: Tensor, visible: list[Tensor]) -> T
     cfg = model.cfg
     cos, sin = model.rope(ids.shape[1], None)
     x = model.embed_tokens(ids)
-    from training.model.decoder import rotate
+    from training.model.attention import rotate
 
     for index, block in enumerate(model.layers):
         attention, normed = block.self_attn, block.input_layernorm(x)

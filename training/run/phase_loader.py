@@ -1,0 +1,62 @@
+"""The loader of a phase, over the streams of its build: on this machine, or cached from a store."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from corpus.base.files import fingerprint
+from corpus.records.manifest import ManifestSource
+from corpus.streams.store import StorePath
+from training.data.loader import MixtureLoader, MixtureSource, build_loader
+from training.run.options import Options
+from training.run.phases import Phase
+
+
+def _source(name: str, source: ManifestSource, build: Path, options: Options) -> MixtureSource:
+    """A stream of the build; one in a store is fetched shard by shard into a cache that is this run's own."""
+    stream = build / source.stream
+    if not isinstance(stream, StorePath):
+        return MixtureSource(name, stream, None, source.weight_asked)
+    # The library reads another variable than the rest of boto3.
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
+    run = fingerprint([str(options.out.absolute()), options.run_name, options.size, str(build)])[:12]
+    return MixtureSource(name, options.cache / run / stream.name, str(stream), source.weight_asked)
+
+
+def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
+    """Batches of the phase for this rank; call on all ranks together. Raises UserError as `build_loader` does."""
+    recipe, manifest = phase.recipe, phase.manifest
+    loader = build_loader(
+        [_source(name, source, phase.build, options) for name, source in manifest.sources.items()],
+        seq_len=recipe.seq_len,
+        seed=recipe.seed,
+        global_batch=recipe.training.global_batch,
+        canonical_nodes=recipe.training.canonical_nodes,
+        total_steps=phase.steps,
+        virtual_epoch_samples=recipe.training.virtual_epoch_samples,
+        num_workers=options.workers,
+        manifest=manifest.fingerprint,
+        bos_id=manifest.tokenizer.bos_id if recipe.boundary in ("bos", "both") else None,
+        eos_id=manifest.tokenizer.eos_id if recipe.boundary in ("eos", "both") else None,
+        document_mask=recipe.document_mask,
+        allow_changed_data=options.allow_changed_data,
+    )
+    if options.workers:
+        loader.worker_init_fn = _Unstoppable(loader.worker_init_fn)
+    return loader
+
+
+class _Unstoppable:
+    """Starts a data worker that ignores SIGTERM: schedulers send it to every process, and the last step needs data."""
+
+    def __init__(self, inner: Callable[[int], None] | None) -> None:
+        self.inner = inner
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.inner:
+            self.inner(worker)
