@@ -79,3 +79,8 @@ class BuildDisplay:
             f"{total.documents / seconds:,.0f} doc/s  {total.text_bytes / seconds / 1e6:.1f} MB/s  "
             f"{si(total.tokens / seconds)} tok/s"
         )
+
+
+def say(text: str) -> None:
+    """One line of news on stderr."""
+    print(text, file=sys.stderr, flush=True)

@@ -93,6 +93,13 @@ class Recipe(Strict):
         """Samples (sequences) the phase draws."""
         return self.tokens // self.seq_len
 
+    def phase_tokens(self, max_tokens: int | None) -> int:
+        """Target tokens of the phase: its own, or ``max_tokens`` rounded up to whole steps."""
+        if max_tokens is None:
+            return self.tokens
+        per_step = self.training.global_batch * self.seq_len
+        return min(self.tokens, -(-max_tokens // per_step) * per_step)
+
     def weight_sum(self) -> float:
         """Sum of the weights as written; published columns do not always sum to 1 or 100."""
         return sum(entry.weight for entry in self.mixture.values())

@@ -7,9 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from corpus.base.numbers import file_size, si
+from corpus.recipe.model import Recipe
 from corpus.recipe.published import PublishedManifest
 from corpus.records.manifest import Manifest
 from corpus.records.stream import Documents, StreamRecord
+from corpus.streams.finish import units_to_make
+from corpus.streams.plan import StreamPlan
 
 MANY_EPOCHS = 4.0
 """Repeating data more often than this gets a mark: returns diminish beyond four epochs (Muennighoff et al. 2023)."""
@@ -107,12 +110,6 @@ def show_stream(record: StreamRecord) -> None:
 
 def show_published(manifest: PublishedManifest) -> None:
     """Print a published reference as a table."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from corpus.base.numbers import si
-    from corpus.report.tables import console, epochs_text
-
     table = Table(title=f"{manifest.recipe}: published reference (nothing built)", title_justify="left")
     for column in ("source", "rows", "tokens", "asked", "weight", "tok drawn", "epochs"):
         table.add_column(column, justify="left" if column == "source" else "right")
@@ -134,3 +131,17 @@ def show_published(manifest: PublishedManifest) -> None:
         f"{escape(manifest.summary)}",
         highlight=False,
     )
+
+
+def show_stream_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
+    """Print what a build would make."""
+    table = Table(title=f"{recipe.name}: what would be built", title_justify="left")
+    for column in ("entry", "stream", "files", "stored", "units", "to make", "licence"):
+        table.add_column(column, justify="right" if column in ("files", "stored", "units", "to make") else "left")
+    for name, plan in plans.items():
+        to_make = 0 if plan.is_complete() else len(units_to_make(plan, 1))
+        table.add_row(
+            name, plan.folder.name, str(len(plan.listing.files)), file_size(plan.listing.bytes),
+            str(len(plan.units)), "done" if plan.is_complete() else str(to_make), escape(plan.source.licence),
+        )  # fmt: skip
+    Console().print(table)

@@ -1,0 +1,113 @@
+"""From the plans of streams to complete streams: rounds of units, each stream held meanwhile and completed after."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from corpus.acquire import Prefetcher
+from corpus.pipeline.comparisons import run_comparisons
+from corpus.pipeline.display import BuildDisplay, SourceTotals, say
+from corpus.pipeline.job import Job
+from corpus.pipeline.options import Options
+from corpus.pipeline.run import Progress, run_jobs
+from corpus.recipe.model import Recipe
+from corpus.records.stream import StreamRecord, load_stream
+from corpus.streams.finish import complete_stream, unit_bytes, units_to_make
+from corpus.streams.lock import stream_lock
+from corpus.streams.plan import StreamPlan
+
+
+def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options) -> dict[str, StreamRecord]:
+    """Make the streams that are asked for (of --only, or all), in a store too where there is one; their records.
+
+    Raises UserError when another build is making one of them, or the store may not hold one.
+    """
+    records: dict[str, StreamRecord] = {}
+    wanted = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
+    if options.store:
+        from corpus.streams.store import StorePath
+        from corpus.streams.upload import check_store, upload_stream
+
+        store = StorePath(options.store)
+        closed = [name for name, plan in wanted.items() if not plan.source.redistributable]
+        check_store(store, closed, options.private_store)
+    with contextlib.ExitStack() as stack:
+        for plan in plans.values():
+            if not plan.is_complete():
+                stack.enter_context(stream_lock(plan))
+                # What a killed build left; a live one would hold the lock.
+                shutil.rmtree(plan.folder / "work", ignore_errors=True)
+        make_units(recipe, plans, wanted, options)
+        for name, plan in wanted.items():
+            records[name] = load_stream(plan.folder) if plan.is_complete() else complete_stream(plan)
+            if options.store:
+                upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
+    return records
+
+
+def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, StreamPlan], options: Options) -> None:
+    """Make all missing units of the wanted streams, over as many rounds as a token limit needs.
+
+    Comparisons first look at all ``plans`` they compare.
+    """
+    data = options.data
+    work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
+    saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}
+    index_of = {path: name for name, path in saved.items()}
+    sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
+
+    def run(jobs: list[Job], collect: int | None = None) -> None:
+        owners = []
+        for job in jobs:
+            name = index_of[job.plan]
+            owners.append((name, unit_bytes(plans[name].units[job.unit], sizes[name])))
+        stored: Counter[str] = Counter()
+        for name, size in owners:
+            stored[name] += size
+        totals = {name: SourceTotals(size) for name, size in stored.items()}
+        what = "" if collect is None else f" for {recipe.cleaning[collect].step}"
+        place = f" on {options.cluster.kind}" if options.cluster else ""
+        say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
+        order = [(index_of[job.plan], piece) for job in jobs for piece in _files_of(plans[index_of[job.plan]], job)]
+        sources = {name: plan.source for name, plan in plans.items()}
+        listings = {name: plan.listing for name, plan in plans.items()}
+        config = next(iter(plans.values())).acquire
+        with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
+            show = functools.partial(_count_up, owners, totals, display)
+            run_jobs(jobs, work, options.workers, show, collect, options.cluster)
+
+    if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
+        run_comparisons(plans, saved, run)
+    while jobs := [
+        Job(saved[name], unit.index)
+        for name, plan in wanted.items()
+        if not plan.is_complete()
+        for unit in units_to_make(plan, options.workers)
+    ]:
+        run(jobs)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _files_of(plan: StreamPlan, job: Job) -> list[str]:
+    return [piece.file for piece in plan.units[job.unit].pieces]
+
+
+def _count_up(
+    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, progress: Progress
+) -> None:
+    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them."""
+    for total in totals.values():
+        total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
+    for index, (documents, text_bytes, tokens) in progress.counts.items():
+        owner, size = owners[index]
+        total = totals[owner]
+        total.done_bytes += size if index in progress.done else min(text_bytes, size)
+        total.documents += documents
+        total.text_bytes += text_bytes
+        total.tokens += tokens
+    display.update()
