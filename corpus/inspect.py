@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.base.errors import UserError, command, nearest
-from corpus.streams.mds import INDEX_FILE, read_shard
 from corpus.streams.store import location
 
 if TYPE_CHECKING:
@@ -99,64 +98,33 @@ def _published(args: argparse.Namespace, file: Path) -> int:
 
 
 def _verify(args: argparse.Namespace, streams: dict[str, Path], expected: dict[str, str]) -> int:
-    from corpus.records.stream import load_stream
-    from corpus.streams.finish import damaged_files
+    from corpus.report.findings import show_damage
+    from corpus.streams.verify import damage
 
-    report = {name: damaged_files(folder) for name, folder in streams.items()}
-    for name, fingerprint in expected.items():
-        if not report[name] and load_stream(streams[name]).fingerprint != fingerprint:
-            report[name] = ["stream.json: is not of the stream that the manifest was made from"]
+    report = damage(streams, expected)
     if args.json:
         print(json.dumps({"damaged": report}, indent=2))
     else:
-        for name, problems in report.items():
-            for problem in problems:
-                print(_printable(f"{name}: {streams[name].name}/{problem}"))
-            if not problems:
-                print(f"{name}: every shard matches its hash")
+        show_damage(report, streams)
     return 1 if any(report.values()) else 0
 
 
 def _hits(args: argparse.Namespace, streams: dict[str, Path]) -> int:
+    from corpus.report.findings import show_hits
+    from corpus.streams.hits import contaminated_documents
+
     found = {name: contaminated_documents(folder) for name, folder in streams.items()}
     if args.json:
         print(json.dumps(found, indent=2))
-        return 0
-    for name, documents in found.items():
-        print(f"{name}: {len(documents)} documents dropped as contaminated")
-        for document in documents:
-            print(_printable(f"  {document['id']}"))
-            for hit in document["hits"]:
-                print(_printable(f"    {hit['example']} at character {hit['start']}: {hit['ngram']}"))
+    else:
+        show_hits(found)
     return 0
-
-
-def contaminated_documents(folder: Path) -> list[dict[str, Any]]:
-    """The documents of a stream that decontamination dropped, in order: {id, hits: [{example, ngram, start}]}.
-
-    Raises UserError when the stream does not tell of all of them.
-    """
-    from corpus.cleaning.reasons import CONTAMINATED
-    from corpus.records.stream import load_stream
-    from corpus.streams.plan import HITS_FILE
-
-    documents: list[dict[str, Any]] = []
-    record = load_stream(folder)
-    for unit in record.units:
-        dropped = unit.documents.dropped.get(CONTAMINATED, 0)
-        file = folder / "units" / f"{unit.unit:06d}" / HITS_FILE
-        lines = file.read_bytes().splitlines() if dropped and file.is_file() else []
-        if len(lines) != dropped:
-            raise UserError(
-                f"tells of {len(lines)} of the {dropped} documents that were dropped", where=str(file),
-                fix="Build the stream again to have all of them listed.",
-            )  # fmt: skip
-        documents += map(json.loads, lines)
-    return documents
 
 
 def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:
     from corpus.records.stream import load_stream
+    from corpus.report.findings import show_samples
+    from corpus.streams.samples import decode_samples
 
     count, name = args.samples
     if not count.isdigit() or not int(count):
@@ -169,68 +137,9 @@ def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:
     if args.json:
         shown = [{"sample": index, "documents": documents} for index, documents in decoded]
         print(json.dumps(shown, indent=2, ensure_ascii=False))
-        return 0
-    for index, documents in decoded:
-        print(f"--- sample {index} of {record.samples} of {name}")
-        for document in documents:
-            print(f"{'' if document['starts'] else '[goes on] '}{_printable(document['text'])}"
-                  f"{'' if document['ends'] else ' [cut]'}\n")  # fmt: skip
+    else:
+        show_samples(decoded, name, record.samples)
     return 0
-
-
-def _printable(text: str) -> str:
-    """Corpus text without the control characters that could drive a terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def decode_samples(folder: Path, record: StreamRecord, count: int) -> list[tuple[int, list[dict[str, Any]]]]:
-    """``count`` samples spread evenly over a stream, each as its documents: {text, starts, ends}.
-
-    ``starts`` and ``ends`` tell whether the document's first and last token are inside the sample.
-    """
-    import numpy as np
-    from tokenizers import Tokenizer
-
-    data = folder.parent.parent
-    tokenizer = Tokenizer.from_str((data / record.tokenizer.path / "tokenizer.json").read_bytes().decode())
-    picks = sorted({int(index) for index in np.linspace(0, record.samples - 1, min(count, record.samples))})
-    bos, eos = record.tokenizer.bos_id, record.tokenizer.eos_id
-    shown = []
-    for index, ids in read_samples(folder, picks):
-        documents: list[dict[str, Any]] = []
-        current: dict[str, Any] | None = None
-        for token in ids.tolist():
-            if record.boundary != "eos" and token == bos:
-                if current is not None and record.boundary == "bos":
-                    current["ends"] = True
-                current = {"ids": [], "starts": True, "ends": False}
-                documents.append(current)
-                continue
-            if current is None:
-                current = {"ids": [], "starts": record.boundary == "eos" and bool(documents), "ends": False}
-                documents.append(current)
-            if record.boundary != "bos" and token == eos:
-                current["ends"] = True
-                current = None
-                continue
-            current["ids"].append(token)
-        shown.append(
-            (index, [{"text": tokenizer.decode(d["ids"]), "starts": d["starts"], "ends": d["ends"]} for d in documents])
-        )
-    return shown
-
-
-def read_samples(folder: Path, picks: list[int]) -> list[tuple[int, Any]]:
-    """The ids of chosen samples of a stream, read straight from its shards without changing anything on disk."""
-    out = []
-    first = 0
-    for shard in json.loads((folder / INDEX_FILE).read_bytes())["shards"]:
-        inside = [pick - first for pick in picks if first <= pick < first + shard["samples"]]
-        if inside:
-            rows = read_shard(folder, shard)
-            out += [(first + row, rows[row]) for row in inside]
-        first += shard["samples"]
-    return out
 
 
 if __name__ == "__main__":

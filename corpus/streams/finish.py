@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from corpus.base.errors import UserError
 from corpus.base.files import fsync_dir, publish_dir, read_json, sha256_file, write_json
 from corpus.documents.units import Unit
-from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream
+from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord
 from corpus.streams.mds import INDEX_FILE, ShardWriter
 from corpus.streams.plan import TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer, join_tail
@@ -177,28 +176,3 @@ def _record(
         index_sha256=sha256_file(plan.folder / INDEX_FILE),
         units=units,
     )
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """Re-hash every shard of a complete stream against its index; returns what is wrong, one line per file."""
-    import xxhash
-
-    record = load_stream(folder)
-    if not (folder / INDEX_FILE).is_file():
-        return [f"{INDEX_FILE}: missing"]
-    if sha256_file(folder / INDEX_FILE) != record.index_sha256:
-        return [f"{INDEX_FILE}: differs from the one the build wrote"]
-    problems = []
-    for entry in json.loads((folder / INDEX_FILE).read_bytes())["shards"]:
-        part = entry["zip_data"] or entry["raw_data"]
-        shard = folder / part["basename"]
-        if not shard.is_file():
-            problems.append(f"{part['basename']}: missing")
-            continue
-        digest = xxhash.xxh64()
-        with shard.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != part["hashes"]["xxh64"]:
-            problems.append(f"{part['basename']}: damaged")
-    return problems

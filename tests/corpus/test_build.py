@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import yaml
 
-from corpus.inspect import decode_samples, read_samples
 from corpus.records.manifest import Manifest, load_manifest
 from corpus.records.stream import load_stream
+from corpus.streams.samples import decode_samples, read_samples
 from corpus.tokenization.pack import join_tail
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 

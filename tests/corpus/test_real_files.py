@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from corpus.catalogue.load import load_catalogue
-from corpus.inspect import decode_samples
 from corpus.records.manifest import load_manifest
 from corpus.records.stream import load_stream
+from corpus.streams.samples import decode_samples
 from tests.conftest import recipe_dict, run_command
 
 FOLDER = Path(os.environ.get("CORPUS_REAL_FILES") or "/nonexistent")

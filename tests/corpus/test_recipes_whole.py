@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from corpus.catalogue.load import load_catalogue
-from corpus.inspect import decode_samples
 from corpus.recipe.model import load_recipe
 from corpus.recipe.shares import draws
 from corpus.records.manifest import Manifest, load_manifest
 from corpus.records.stream import Tokenizer, load_stream
 from corpus.sources import main as sources_main
+from corpus.streams.samples import decode_samples
 from tests.conftest import ROOT, environment, run_command, user_error
 from tests.hub_fixtures import SMALL_VOCABULARY, TOKEN, Expected, fill, revision_of, small_tokenizer
 from tests.loopback_hub import Fault, Faults, LoopbackHub
