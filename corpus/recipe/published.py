@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from corpus.base.config import Strict, parse
+from corpus.base.errors import UserError
 from corpus.base.files import read_json, write_json
 from corpus.catalogue.load import find_source
 from corpus.catalogue.models import Published, Source
-from corpus.recipe.model import Recipe
+from corpus.recipe.model import Recipe, load_recipe
 from corpus.recipe.shares import draws, exact_shares
 
 TABLES: dict[str, Literal["pretraining", "midtraining", "posttraining"]] = {
@@ -126,6 +127,15 @@ def write_published(manifest: PublishedManifest, folder: Path) -> Path:
     path = folder / f"{manifest.recipe}.json"
     write_json(path, manifest.model_dump(mode="json"))
     return path
+
+
+def write_references(recipes: list[Path], folder: Path) -> list[Path]:
+    """Write the published reference of each recipe (of all documented ones when none is named)."""
+    paths = recipes or sorted(Path("recipes").glob("*.yaml"))
+    if not paths:
+        raise UserError("there is no recipes folder here", where="--write-references", fix="Run it in the repository.")
+    loaded = [load_recipe(path) for path in paths]
+    return [write_published(published_manifest(recipe), folder) for recipe in loaded if recipe.family != "sample"]
 
 
 def load_published(path: Path) -> PublishedManifest:

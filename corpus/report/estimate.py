@@ -1,4 +1,4 @@
-"""A plan as a table for people."""
+"""An estimate as a table for people."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from corpus.base.numbers import file_size, si
-from corpus.plan import Plan, SourcePlan
+from corpus.recipe.estimate import Estimate, SourceEstimate
 from corpus.report.tables import console, epochs_text
 
 
-def show_plan(plan: Plan) -> None:
-    """Print the plan: the table, totals, how weights were normalised, gates, licences and notes."""
-    table = Table(title=f"{plan.recipe}: plan of {si(plan.tokens)} tokens ({plan.steps:,} steps)", title_justify="left")
+def show_estimate(estimate: Estimate) -> None:
+    """Print the estimate: the table, totals, how weights were normalised, gates, licences and notes."""
+    table = Table(
+        title=f"{estimate.recipe}: plan of {si(estimate.tokens)} tokens ({estimate.steps:,} steps)",
+        title_justify="left",
+    )
     for column in ("entry", "source", "asked", "weight", "available", "drawn", "epochs", "download", "streams"):
         table.add_column(column, justify="left" if column in ("entry", "source") else "right")
-    for name, source in plan.sources.items():
+    for name, source in estimate.sources.items():
         table.add_row(
             escape(name), escape(source.source), f"{source.weight_asked:g}", f"{source.weight:.4f}",
             _figure(source, "tokens_available", si), si(source.tokens_drawn),
@@ -25,48 +28,48 @@ def show_plan(plan: Plan) -> None:
         )  # fmt: skip
     table.add_section()
     table.add_row(
-        "all", "", f"{plan.weight_sum:g}", "1", "", si(plan.tokens), "",
-        _at_least(plan, "download_bytes"), _at_least(plan, "store_bytes"),
+        "all", "", f"{estimate.weight_sum:g}", "1", "", si(estimate.tokens), "",
+        _at_least(estimate, "download_bytes"), _at_least(estimate, "store_bytes"),
     )  # fmt: skip
     out = console()
     out.print(table)
-    for line in notes(plan):
+    for line in notes(estimate):
         out.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def notes(plan: Plan) -> list[str]:
+def notes(estimate: Estimate) -> list[str]:
     """What the table does not say, one thing per line."""
     lines = [
-        f"Weights sum to {plan.weight_sum:g}; each was divided by that sum."
-        + ("" if plan.weight_sum in (1, 100) else " (Printed columns rarely sum to 100 exactly.)"),
-        f"Time: about {hours(plan.download_hours)} to download at {plan.bandwidth:g} MB/s, about "
-        f"{hours(plan.tokenise_hours)} to tokenise at {plan.rate:.0f} MB/s ({plan.rate_note}).",
+        f"Weights sum to {estimate.weight_sum:g}; each was divided by that sum."
+        + ("" if estimate.weight_sum in (1, 100) else " (Printed columns rarely sum to 100 exactly.)"),
+        f"Time: about {hours(estimate.download_hours)} to download at {estimate.bandwidth:g} MB/s, about "
+        f"{hours(estimate.tokenise_hours)} to tokenise at {estimate.rate:.0f} MB/s ({estimate.rate_note}).",
         "Sources are fetched and tokenised whole, for other recipes to share; --max-tokens plans a part.",
         "~ is an estimate of ours; ? is unknown until built; ! is more than 4 epochs. Counts of tokens are upstream's, "
         "with other tokenizers.",
     ]
-    for original, stand_in in plan.replaced.items():
+    for original, stand_in in estimate.replaced.items():
         more = f"the recipe changes: see `python -m corpus.sources {stand_in}`"
         lines.append(f"Stand-in: {stand_in} replaces {original} ({more}).")
-    for name, source in plan.sources.items():
+    for name, source in estimate.sources.items():
         if source.too_often:
             lines.append(
                 f"Warning: by our estimate '{name}' is repeated {source.epochs:.1f} times, more than its max_epochs "
                 f"{source.max_epochs:g}; the build refuses that."
             )
-    gated = {source.source: source for source in plan.sources.values() if source.gate}
+    gated = {source.source: source for source in estimate.sources.values() if source.gate}
     for name, source in gated.items():
         instead = f"; ungated stand-in: {source.stand_ins[0]}" if source.stand_ins else ""
         lines.append(f"Gate: accept the terms of {name} at {source.gate}{instead}.")
-    closed = [source for source in plan.sources.values() if not source.redistributable]
+    closed = [source for source in estimate.sources.values() if not source.redistributable]
     for source in closed:
         lines.append(f"Do not publish: {source.source} ({source.licence}).")
     licences: dict[str, list[str]] = {}
-    for source in plan.sources.values():
+    for source in estimate.sources.values():
         if source.redistributable:
             licences.setdefault(source.licence, []).append(source.source)
     lines += [f"Licence: {licence}: {', '.join(names)}." for licence, names in licences.items()]
-    lines += [f"Problem: {source.source}: {source.problem}" for source in plan.sources.values() if source.problem]
+    lines += [f"Problem: {source.source}: {source.problem}" for source in estimate.sources.values() if source.problem]
     return lines
 
 
@@ -77,13 +80,13 @@ def hours(value: float) -> str:
     return f"{value:.1f} hours" if value < 72 else f"{value / 24:.1f} days"
 
 
-def _figure(source: SourcePlan, field: str, shown: object) -> str:
+def _figure(source: SourceEstimate, field: str, shown: object) -> str:
     value = getattr(source, field)
     if value is None:
         return "?"
     return ("~" if field in source.estimated else "") + shown(value)  # type: ignore[operator]
 
 
-def _at_least(plan: Plan, field: str) -> str:
-    total, unknown = plan.total(field)
+def _at_least(estimate: Estimate, field: str) -> str:
+    total, unknown = estimate.total(field)
     return f"{'>' if unknown else '~'}{file_size(total)}"

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from corpus.catalogue.load import find_source
-from corpus.plan import write_references
 from corpus.recipe.model import load_recipe
-from corpus.recipe.published import PublishedManifest, load_published, published_manifest
+from corpus.recipe.published import PublishedManifest, load_published, published_manifest, write_references
 
 ROOT = Path(__file__).parents[3]
 RECIPES = {path.stem: load_recipe(path) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
