@@ -1,6 +1,6 @@
 # make demo   build a small corpus, train on it, stop and resume; prints where each result lies
 # make test   run the whole test suite
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and who may import whom
 # Each creates .venv and installs into it first when that has not been done.
 
 PYTHON ?= python3
@@ -29,6 +29,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf data runs $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -24,6 +25,7 @@ PROOF = "next batch identical"
 
 def main() -> None:
     """Entry point."""
+    argparse.ArgumentParser(prog="python -m training.demo", description=__doc__).parse_args()
     with command():
         run_demo()
 
