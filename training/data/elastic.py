@@ -94,12 +94,15 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow:
     if changed and not allow:
         raise UserError(
             "the checkpoint was made on other data: "
-            + "; ".join(f"{field} was {_short(was)}, is {_short(now)}" for field, (was, now) in changed.items()),
+            + "; ".join(
+                f"{field} was {short_value(was)}, is {short_value(now)}" for field, (was, now) in changed.items()
+            ),
             fix=f"Restore the recipe and the build, start another run name, or go on regardless with {ALLOW_FLAG}.",
         )
     return changed
 
 
-def _short(value: Any) -> str:
+def short_value(value: Any) -> str:
+    """A value for a message, its middle left out where it is long."""
     text = str(value)
     return text if len(text) <= 80 else f"{text[:60]}...{text[-16:]}"

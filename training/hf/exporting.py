@@ -12,9 +12,10 @@ from torch import Tensor
 from corpus.base.files import write_json
 from corpus.records.manifest import Manifest
 from training.hf.config import CONFIG_FILE, hf_config
+from training.hf.history import History, history_of
 from training.hf.model_card import model_card
 from training.hf.output import new_folder
-from training.hf.source import Source, open_source
+from training.hf.source import open_source
 from training.hf.tokenizer import check_tokenizer, marks_of, tokenizer_files
 from training.hf.weights import WEIGHTS_FILE, to_hf
 from training.model.shapes import ModelConfig
@@ -27,12 +28,12 @@ def export_hf(
     *,
     tokenizer_json: Path | None = None,
     manifest: Manifest | None = None,
-    teacher: str | None = None,
+    history: History | None = None,
 ) -> None:
     """Write `out_dir`, complete or not at all, so that AutoModelForCausalLM loads it without remote code.
 
-    `state_dict` is MobileLM's; `manifest` (of the phase it was trained in last) gives the boundary ids, the context
-    length and the card's data table; `teacher` is named in the card.
+    `state_dict` is MobileLM's; `manifest` (of the phase it was trained in last) gives the boundary ids and the context
+    length, `history` what the card says of the training.
     Raises UserError when `out_dir` exists, no stock class fits, or the tokenizer has ids the model has not.
     """
     marks = marks_of(manifest) if manifest else None
@@ -53,7 +54,7 @@ def export_hf(
     with new_folder(out_dir) as folder:
         for name, content in files.items():
             write_json(folder / name, content)
-        card = model_card(cfg, context=context, manifest=manifest, teacher=teacher)
+        card = model_card(cfg, context=context, history=history)
         (folder / "README.md").write_text(card, encoding="utf-8")
         save_file(to_hf(state_dict, cfg), str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
 
@@ -68,11 +69,5 @@ def export_run(path: Path, out_dir: Path) -> None:
         out_dir,
         tokenizer_json=source.tokenizer_json,
         manifest=source.manifest,
-        teacher=_teacher(source),
+        history=history_of(source),
     )
-
-
-def _teacher(source: Source) -> str | None:
-    """The teacher of the checkpoint's phase, from the recipes in run.json."""
-    settings = source.run["phases"][source.record.phase]["recipe"]["training"]["distillation"]
-    return str(settings["teacher"]) if settings else None

@@ -1,17 +1,17 @@
-"""The README of an exported model: what it is, what it was trained on, and under which licences that came."""
+"""The README of an exported model: what it is, how it was trained, on what, and under which licences that came."""
 
 from __future__ import annotations
 
-from corpus.records.manifest import Manifest
 from training.hf.config import CLASSES, model_type
+from training.hf.history import History, PhaseHistory
 from training.model.shapes import ModelConfig, parameter_count
 
 BOUNDARIES = {"bos": "a BOS token before it", "eos": "an EOS token after it", "both": "BOS before and EOS after it"}
 
 
-def model_card(cfg: ModelConfig, *, context: int, manifest: Manifest | None = None, teacher: str | None = None) -> str:
-    """Markdown with front matter. `manifest` is of the last phase trained, `teacher` the one it was distilled from."""
-    title = f"{cfg.name}, trained on {manifest.recipe}" if manifest else cfg.name
+def model_card(cfg: ModelConfig, *, context: int, history: History | None = None) -> str:
+    """Markdown with front matter; `context` is the longest sequence trained on, in tokens."""
+    title = f"{cfg.name}, trained on {history.last.recipe.name}" if history else cfg.name
     lines = [
         "---",
         "library_name: transformers",
@@ -33,18 +33,53 @@ def model_card(cfg: ModelConfig, *, context: int, manifest: Manifest | None = No
     lines += _notes(cfg)
     lines += ["", "```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
     lines += ['model = AutoModelForCausalLM.from_pretrained("PATH")']
-    lines += ['tokenizer = AutoTokenizer.from_pretrained("PATH")', "```"]
-    if manifest:
-        lines += _data(manifest)
-    if teacher:
-        lines += [
-            "",
-            "## Teacher",
-            "",
-            f"The last phase was distilled from `{teacher}`. A teacher's licence can bind models trained on its outputs"
-            " (Llama licences ask for a naming prefix and a notice): read it before publishing these weights.",
-        ]
+    lines += ['tokenizer = AutoTokenizer.from_pretrained("PATH")']
+    lines += ['model.generate(**tokenizer("Question:", return_tensors="pt"))', "```"]
+    if history:
+        lines += _training(history)
+        for phase in history.phases:
+            lines += _data(phase)
+        lines += ["", "No licence is stated for the weights: choose one that the terms of these sources allow."]
+        lines += _teachers(history)
     return "\n".join(lines) + "\n"
+
+
+def _training(history: History) -> list[str]:
+    """What was done, phase by phase."""
+    before = f"the weights of `{history.loaded}`, whose own training is not listed here" if history.loaded else ""
+    lines = [
+        "",
+        "## Training",
+        "",
+        f"Checkpoint `{history.checkpoint}` of run `{history.run}`, begun from {before or 'random weights'}."
+        f" {sum(phase.tokens for phase in history.phases):,} tokens in all.",
+        "",
+        "| phase | steps | tokens | global batch | length | learning rate | seed | teacher | loss |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: |",
+    ]
+    for phase in history.phases:
+        training = phase.recipe.training
+        schedule = f"{training.optimizer.lr:g}, {training.schedule.kind}, {training.schedule.warmup_steps:,} warm-up"
+        steps = f"{phase.steps:,}" if phase.steps == phase.planned else f"{phase.steps:,} of {phase.planned:,}"
+        loss = f"{phase.loss:.4f}" if isinstance(phase.loss, float) else phase.loss or ""
+        lines.append(
+            _row(
+                phase.recipe.name, steps, f"{phase.tokens:,}", f"{phase.global_batch:,}", f"{phase.manifest.seq_len:,}",
+                schedule, str(phase.seed), phase.teacher or "none", loss,
+            )
+        )  # fmt: skip
+    if history.settings:
+        lines += ["", f"Settings beside the recipes': {', '.join(f'`{each}`' for each in history.settings)}."]
+    for change in history.changes:
+        lines += ["", f"Changed under way: {change}."]
+    for phase in history.phases:
+        if phase.steps < phase.planned:
+            lines += ["", f"`{phase.recipe.name}` was stopped before its end."]
+        if phase.skipped:
+            lines += ["", f"`{phase.recipe.name}`: {phase.skipped:,} steps left the weights alone for a bad loss."]
+        for change in phase.changes:
+            lines += ["", f"`{phase.recipe.name}`: the data changed, which the user allowed: {change}."]
+    return lines
 
 
 def _notes(cfg: ModelConfig) -> list[str]:
@@ -66,25 +101,44 @@ def _notes(cfg: ModelConfig) -> list[str]:
     return ["", *notes] if notes else []
 
 
-def _data(manifest: Manifest) -> list[str]:
+def _data(phase: PhaseHistory) -> list[str]:
+    manifest = phase.manifest
     lines = [
         "",
-        "## Data",
+        f"## Data of {phase.recipe.name}",
         "",
-        f"Phase `{manifest.phase}` of `{manifest.family}`: {manifest.tokens:,} tokens in {manifest.steps:,} steps of"
-        f" {manifest.global_batch:,} sequences of {manifest.seq_len:,}, seed {manifest.seed}."
-        f" Each document had {BOUNDARIES[manifest.boundary]}."
-        f" Attention {'stayed inside documents' if manifest.document_mask else 'crossed document boundaries'}.",
+        f"Phase `{manifest.phase}` of `{manifest.family}`. Each document had {BOUNDARIES[manifest.boundary]}."
+        f" Attention {'stayed inside documents' if phase.recipe.document_mask else 'crossed document boundaries'}.",
         f"Tokenizer `{manifest.tokenizer.name}` (tokenizer.json sha256 `{manifest.tokenizer.sha256}`).",
         f"Manifest fingerprint `{manifest.fingerprint}`.",
         "",
         "| source | revision | licence | redistributable | tokens drawn | share | epochs |",
         "| --- | --- | --- | --- | ---: | ---: | ---: |",
     ]
-    for name, entry in manifest.sources.items():
-        # Licence names come from catalogues anyone may write; a pipe would break the table.
-        cells = [name, entry.revision, entry.licence, "yes" if entry.redistributable else "no"]
-        cells += [f"{entry.tokens_drawn:,}", f"{entry.weight:.2%}", f"{entry.epochs:.2f}"]
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-    lines += ["", "No licence is stated for the weights: choose one that the terms of these sources allow."]
+    total = sum(each.tokens for each in phase.drawn.values())
+    for name, drawn in phase.drawn.items():
+        # A source that the user let go under way is in the draws, but no longer in the manifest.
+        entry, about = manifest.sources.get(name), "" if drawn.exact else "about "
+        cells = [name, *((entry.revision, entry.licence) if entry else ("", ""))]
+        cells += [("yes" if entry.redistributable else "no") if entry else ""]
+        cells += [f"{about}{drawn.tokens:,.0f}", f"{drawn.tokens / total:.2%}"]
+        lines.append(_row(*cells, f"{drawn.samples / entry.samples:.2f}" if entry else ""))
     return lines
+
+
+def _teachers(history: History) -> list[str]:
+    if not history.teachers:
+        return []
+    names = " and ".join(f"`{name}`" for name in history.teachers)
+    return [
+        "",
+        "## Teacher",
+        "",
+        f"Distilled from {names}. A teacher's licence can bind models trained on its outputs"
+        " (Llama licences ask for a naming prefix and a notice): read it before publishing these weights.",
+    ]
+
+
+def _row(*cells: str) -> str:
+    # Names and licences come from recipes and catalogues that anyone may write; a pipe would break the table.
+    return "| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |"
