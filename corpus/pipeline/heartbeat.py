@@ -55,7 +55,7 @@ class ParentBeat:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + self.every
             self._count += 1
-            _replace(self.path, str(self._count))
+            leave(self.path, str(self._count))
 
 
 class WorkerBeat:
@@ -88,7 +88,7 @@ class WorkerBeat:
             self._thread.join()
 
     def _beat(self, count: int) -> None:
-        _replace(self.mark, json.dumps({"host": platform.node(), "pid": os.getpid(), "beat": count}))
+        leave(self.mark, json.dumps({"host": platform.node(), "pid": os.getpid(), "beat": count}))
 
     def _run(self) -> None:
         count, parent = 0, Silence(self.lost_after)
@@ -104,7 +104,8 @@ class WorkerBeat:
                 continue  # a shared folder may be away for a moment; if for long, the build takes this worker for lost
 
 
-def _replace(path: Path, text: str) -> None:
+def leave(path: Path, text: str) -> None:
+    """Leave text where another process reads it whole or not at all."""
     beside = path.with_name(f"{path.name}.tmp")
     beside.write_text(text)
     os.replace(beside, path)

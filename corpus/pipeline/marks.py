@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from corpus.base.process import end_with_parent
-from corpus.pipeline.heartbeat import WorkerBeat
+from corpus.pipeline.heartbeat import WorkerBeat, leave
 
 OWNER = "CORPUS_BUILD_OWNER"
 """Environment variable with the process id whose death ends the workers."""
@@ -35,9 +35,7 @@ class UnitMarks:
 
     def done(self, counts: list[int]) -> None:
         """The unit is published."""
-        beside = self.folder / f"done-{self.rank}.tmp"
-        beside.write_text(json.dumps(counts))
-        os.replace(beside, self.folder / f"done-{self.rank}")
+        leave(self.folder / f"done-{self.rank}", json.dumps(counts))
 
     def __exit__(self, *exc: object) -> None:
         self._beat.stop()

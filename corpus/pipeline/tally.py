@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from corpus.pipeline.heartbeat import leave
 
 
 class Tally:
@@ -31,9 +32,7 @@ class Tally:
         if now - self._published < every:
             return
         self._published = now
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(self.counts()))
-        os.replace(beside, path)
+        leave(path, json.dumps(self.counts()))
 
     def counts(self) -> list[int]:
         """Documents, text bytes and tokens so far."""
