@@ -18,6 +18,9 @@ from training.model.decoder import MobileLM
 from training.model.saved import save_model
 from training.model.shapes import ModelConfig
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Kinds of numbers that are weights as they stand; others need scales that are no part of the model."""
+
 
 def import_hf(folder: Path, cfg: ModelConfig, out_dir: Path) -> tuple[ModelConfig, list[str]]:
     """Check a local folder against size `cfg` and write weights.safetensors and model.json to `out_dir`.
@@ -33,8 +36,10 @@ def import_hf(folder: Path, cfg: ModelConfig, out_dir: Path) -> tuple[ModelConfi
     kind = kind_of(config, cfg, where)
     actual, notes = adopt(cfg, kind, config, where)
     unrolled = not (cfg.layer_repeat > 1 and config.get("layer_sharing") is True)
-    check_config(config, actual, unrolled, where)
-    state = _read_state(folder, kind, actual, unrolled)
+    check_config(config, actual, kind, unrolled, where)
+    # The published v1 repositories say false and tie by a flag of their own.
+    untied = config.get("tie_word_embeddings") is False and config.get("share_embedding") is not True
+    state = _read_state(folder, kind, actual, unrolled, untied)
     with new_folder(out_dir) as beside:
         save_model(beside, state, actual)
     return actual, notes
@@ -63,7 +68,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_state(folder: Path, kind: str, cfg: ModelConfig, unrolled: bool) -> dict[str, Tensor]:
+def _read_state(folder: Path, kind: str, cfg: ModelConfig, unrolled: bool, untied: bool) -> dict[str, Tensor]:
     """MobileLM's state dict from the folder; raises UserError naming tensors that are missing, unknown or misshapen."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in MobileLM(cfg).state_dict().items()}
@@ -71,9 +76,13 @@ def _read_state(folder: Path, kind: str, cfg: ModelConfig, unrolled: bool) -> di
     # Converters that drop one of two tied tensors sometimes keep the head: it is the same matrix.
     if EMBEDDING not in files and HEAD in files:
         names[HEAD] = names.pop(EMBEDDING)
-    ones = {name for name in files if kind == "qwen3" and name.split(".")[-2] in QK_NORMS}
+    ones = {name for name in files if kind == "qwen3" and name.endswith(tuple(f".{norm}.weight" for norm in QK_NORMS))}
     tables = {name for name in files if name.endswith("rotary_emb.inv_freq")}
     problems = [f"{name} is missing" for name in names if name not in files]
+    if untied:
+        problems += [
+            f"tie_word_embeddings is false and {name} is missing" for name in (EMBEDDING, HEAD) if name not in files
+        ]
     problems += [f"{name} is not part of the model" for name in files if name not in {*names, *ones, *tables, HEAD}]
     if problems:
         raise UserError(f"does not fit size {cfg.name}: {named(problems)}", where=str(folder))
@@ -87,6 +96,8 @@ def _read_state(folder: Path, kind: str, cfg: ModelConfig, unrolled: bool) -> di
         tensor = read(theirs)
         if tensor.shape != shapes[ours]:
             problems.append(f"{theirs} is {tuple(tensor.shape)}, the size has {tuple(shapes[ours])}")
+        elif tensor.dtype not in FLOATS:
+            problems.append(f"{theirs} holds {str(tensor.dtype).removeprefix('torch.')}")
         elif ours in state and not torch.equal(state[ours], tensor):
             problems.append(f"{theirs} differs from the layer it shares its block with")
         state[ours] = tensor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from corpus.base.errors import UserError
 from corpus.base.files import read_json, write_json
-from training.model.shapes import ModelConfig
+from training.model.shapes import ModelConfig, model_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,9 +36,7 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     if fields.pop("kind", None) != "model" or fields.pop("format", None) != 1 or set(fields) != known:
         raise UserError("was not written by this version of training.import_hf", where=str(path), fix="Import again.")
-    if fields["global_layers"] is not None:
-        fields["global_layers"] = tuple(fields["global_layers"])
     try:
-        return load_file(str(folder / WEIGHTS_FILE)), ModelConfig(**fields)
+        return load_file(str(folder / WEIGHTS_FILE)), model_config(fields)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder / WEIGHTS_FILE), fix="Import again.") from None

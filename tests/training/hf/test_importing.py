@@ -62,9 +62,10 @@ def test_import_undoes_export(name: str, tmp_path: Path) -> None:
     assert set(state) == set(expected) and all(torch.equal(state[key], expected[key]) for key in state)
 
 
-@pytest.mark.parametrize("name", ["125m", "950m", "pro"])
+@pytest.mark.parametrize("name", ["125m", "350m-ls", "950m", "pro", "qwen3"])
 def test_folders_saved_by_transformers_come_in(name: str, tmp_path: Path) -> None:
-    cfg = scaled_down(SIZES[name])
+    cfg = scaled_down(SIZES["125m" if name == "qwen3" else name])
+    cfg = dataclasses.replace(cfg, qk_norm=cfg.qk_norm or name == "qwen3")
     model = exported(cfg, tmp_path / "hf")
     saved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     saved.save_pretrained(tmp_path / "saved", max_shard_size="200KB")
@@ -141,6 +142,12 @@ def test_the_size_that_fits_is_suggested(tmp_path: Path) -> None:
         ({"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-06"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
         ({"rope_theta": "big"}, "rope_theta must be a positive number"),
+        ({"rope_theta": None}, "rope_theta must be a positive number"),
+        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is"),
+        ({"num_attention_heads": "six", "head_dim": None}, "num_attention_heads is six"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_scaling is"),
     ],
 )
 def test_config_that_computes_something_else_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -157,6 +164,50 @@ def test_nope_layers_and_experts_are_refused(tmp_path: Path) -> None:
     edit_config(tmp_path / "hf", no_rope_layers=[1, 1, 1, 0], moe_layers=[1])
     with pytest.raises(UserError, match=r"no_rope_layers is \[1, 1, 1, 0\].*moe_layers is \[1\]"):
         import_hf(tmp_path / "hf", cfg, tmp_path / "in")
+
+
+def test_layers_that_see_something_else_are_refused(tmp_path: Path) -> None:
+    pro, r1 = scaled_down(SIZES["pro"]), scaled_down(SIZES["950m"])
+    exported(pro, tmp_path / "pro")
+    for types, message in (
+        (None, "layer_types is missing"),
+        (["full_attention", "chunked_attention"] * 2, "layer_types has 'chunked_attention'"),
+    ):
+        edit_config(tmp_path / "pro", layer_types=types)
+        with pytest.raises(UserError, match=message):
+            import_hf(tmp_path / "pro", pro, tmp_path / "in")
+    edit_config(tmp_path / "pro", use_sliding_window=False, layer_types=["full_attention"] * 4)
+    with pytest.raises(UserError, match="sliding_window is None"):
+        import_hf(tmp_path / "pro", pro, tmp_path / "in")
+    exported(r1, tmp_path / "r1")
+    # The published folders have no layer_types, which makes every layer chunked, and chunks as long as the model.
+    edit_config(tmp_path / "r1", layer_types=None)
+    assert import_hf(tmp_path / "r1", r1, tmp_path / "published")[0] == r1
+    edit_config(tmp_path / "r1", attention_chunk_size=64)
+    with pytest.raises(UserError, match="attention_chunk_size is 64, less than the 32768 positions"):
+        import_hf(tmp_path / "r1", r1, tmp_path / "in")
+
+
+def test_rope_base_that_is_not_there_is_the_class_s_own(tmp_path: Path) -> None:
+    cfg = scaled_down(SIZES["950m"])
+    exported(cfg, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    del config["rope_theta"]
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").config.rope_theta
+    assert import_hf(tmp_path / "hf", cfg, tmp_path / "in")[0].rope_theta == theirs == 500_000
+
+
+def test_untied_config_without_a_head_is_refused(tmp_path: Path) -> None:
+    cfg = scaled_down(SIZES["125m"])
+    exported(cfg, tmp_path / "hf")
+    edit_config(tmp_path / "hf", tie_word_embeddings=False)
+    edit_weights(tmp_path / "hf", lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(UserError, match=r"tie_word_embeddings is false and lm_head\.weight is missing"):
+        import_hf(tmp_path / "hf", cfg, tmp_path / "in")
+    # The published v1 folders.
+    edit_config(tmp_path / "hf", share_embedding=True)
+    import_hf(tmp_path / "hf", cfg, tmp_path / "in")
 
 
 def test_untied_head_is_refused_and_a_lone_head_is_the_embedding(tmp_path: Path) -> None:
@@ -183,6 +234,10 @@ def test_untied_head_is_refused_and_a_lone_head_is_the_embedding(tmp_path: Path)
         (
             lambda tensors: tensors.update({"model.layers.1.mlp.up_proj.weight": torch.ones(3, 4)}),
             r"layers\.1\.mlp\.up_proj\.weight is \(3, 4\), the size has \(256, 96\)",
+        ),
+        (
+            lambda tensors: tensors.update({"model.norm.weight": torch.ones(96, dtype=torch.int8)}),
+            r"model\.norm\.weight holds int8",
         ),
     ],
 )
