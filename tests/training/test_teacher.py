@@ -1,172 +1,26 @@
-"""Teachers: running beside the student, written to disk and read back, and refused where they do not fit."""
+"""The command that writes a teacher's top k, and runs that learn from a teacher; both refuse one that does not fit."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    GraniteConfig,
-    GraniteForCausalLM,
-    Llama4ForCausalLM,
-    Llama4TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
 
 from corpus.base.errors import UserError
-from corpus.recipe.training import Distillation
 from corpus.records.manifest import load_manifest
-from tests.training.trainer_kit import SEQ_LEN, VOCAB, Ranks, build, metrics, trajectory
+from tests.training.distillation.teacher_kit import CPU, Bench, make_teacher, word_tokenizer
+from tests.training.trainer_kit import VOCAB, metrics, trajectory
 from training import teacher as teacher_command
-from training.data.samples import StreamSamples
-from training.distillation.cache import CachedTeacher, TeacherRecord, find_caches
-from training.distillation.loss import Distiller, Objective
 from training.distillation.teacher import OnlineTeacher
-from training.hf.config import hf_config
-from training.model.decoder import MobileLM
-from training.model.shapes import SIZES, scaled_down
-from training.run.composer_model import TrainingModel
 from training.train import main as train
-
-CPU = torch.device("cpu")
-SHAPE = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.2,
-}  # fmt: skip
-
-
-def make_teacher(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    torch.manual_seed(seed)
-    LlamaForCausalLM(LlamaConfig(**{"vocab_size": VOCAB, **SHAPE, **changes})).save_pretrained(folder)
-    return folder
-
-
-def word_tokenizer(path: Path, words: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words.split())}, unk_token="?"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(path))
-    return path
-
-
-class Bench:
-    """A build, a teacher, and the command that trains on the one from the other."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.recipe = build(folder, steps=8, samples=(40, 20))
-        self.data = folder / "data"
-        self.teacher = make_teacher(folder / "tiny-llama")
-
-    def arguments(self, name: str, *more: str, **distillation: Any) -> list[str]:
-        settings = json.dumps({"teacher": str(self.teacher), **distillation})
-        return [
-            "--size", "tiny", "--recipe", str(self.recipe), "--data", str(self.data), "--workers", "0",
-            "--out", str(self.folder / "runs"), "--run-name", name, "--set", f"distillation={settings}", *more,
-        ]  # fmt: skip
-
-    def start(self, name: str, *more: str, processes: int = 1, **distillation: Any) -> Ranks:
-        return Ranks(self.arguments(name, *more, **distillation), processes, self.folder / f"log-{name}")
-
-    def finish(self, name: str, *more: str, processes: int = 1, **distillation: Any) -> list[dict[str, Any]]:
-        ranks = self.start(name, *more, processes=processes, **distillation)
-        assert ranks.wait() == 0, ranks.output()
-        return metrics(self.run(name))
-
-    def run(self, name: str) -> Path:
-        return self.folder / "runs" / name
-
-    def write(self, top_k: int, *more: str) -> None:
-        teacher_command.main(
-            [str(self.recipe), "--teacher", str(self.teacher), "--data", str(self.data), "--top-k", str(top_k), *more]
-        )
-
-    def found(self, top_k: int) -> list[tuple[Path, TeacherRecord]]:
-        settings = Distillation(teacher=str(self.teacher), top_k=top_k, cache=True)
-        return find_caches(settings, load_manifest(self.data / "mix"), self.data / "mix", False, "mix.yaml")
-
-    def caches(self, name: str) -> list[Path]:
-        return sorted((self.data / "streams" / name).glob("teacher-*"))
-
-
-def stored_rows(bench: Bench) -> torch.Tensor:
-    """All samples, (60, SEQ_LEN + 1), in the loader's numbering."""
-    streams = [StreamSamples(bench.data / "streams" / name) for name in ("a-40", "b-20")]
-    shards = [stream.read(shard) for stream in streams for shard in range(len(stream.shard_samples))]
-    return torch.from_numpy(np.concatenate(shards).astype(np.int64))
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("teacher"))
-
-
-def test_logits_are_the_models_own_whatever_chunk(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    # The second class divides its logits by a number, which a bare product with the head would miss.
-    scaled = GraniteForCausalLM(GraniteConfig(vocab_size=VOCAB, **SHAPE, logits_scaling=4.0))
-    scaled.save_pretrained(tmp_path / "scaled")
-    # The third names no base model.
-    shape = hf_config(scaled_down(SIZES["950m"]))
-    Llama4ForCausalLM(Llama4TextConfig(**shape)).save_pretrained(tmp_path / "llama4")
-    for folder, by_chunk in (
-        (make_teacher(tmp_path / "plain"), True),
-        (tmp_path / "scaled", False),
-        (tmp_path / "llama4", True),
-    ):
-        teacher = OnlineTeacher(str(folder), vocab_size=VOCAB, device=CPU)
-        assert (teacher.logits_of(torch.zeros(1, 4, dtype=torch.int64)).head is not None) == by_chunk
-        ids = torch.randint(VOCAB, (3, 16))
-        logits_of = teacher.logits_of(ids)
-        with torch.no_grad():
-            expected = teacher.model(ids).logits.flatten(0, 1)
-        for part in (slice(0, 48), slice(5, 20)):
-            torch.testing.assert_close(logits_of(part), expected[part])
-        assert not logits_of(slice(0, 1)).requires_grad
-
-
-def test_with_a_document_mask_each_document_is_read_alone(bench: Bench) -> None:
-    teacher = OnlineTeacher(str(bench.teacher), vocab_size=VOCAB, device=CPU)
-    ids = torch.randint(VOCAB, (1, 16))
-    doc_ids = torch.tensor([[0] * 7 + [1] * 9])
-    both = teacher({"input_ids": ids, "doc_ids": doc_ids})(slice(0, 16))
-    for part in (slice(0, 7), slice(7, 16)):
-        # Rotary positions are relative, so it does not matter that the second document starts at 7.
-        alone = teacher({"input_ids": ids[:, part]})(slice(0, 16))
-        torch.testing.assert_close(both[part], alone, atol=1e-4, rtol=1e-4)
-
-
-def test_cached_and_online_give_the_same_loss_and_gradients(bench: Bench) -> None:
-    bench.write(VOCAB)
-    ids = stored_rows(bench)[[3, 58, 41]]
-    batch = {
-        "input_ids": ids[:, :-1], "labels": ids[:, 1:], "sample_ids": torch.tensor([3, 58, 41]),
-        "source_ids": torch.tensor([0, 1, 1]),
-    }  # fmt: skip
-    online = OnlineTeacher(str(bench.teacher), vocab_size=VOCAB, device=CPU)
-    cached = CachedTeacher(bench.found(VOCAB))
-    results = []
-    for teacher in (online, cached):
-        torch.manual_seed(0)
-        cfg = scaled_down(SIZES["350m"])
-        model = TrainingModel(cfg, ("a", "b"), Distiller(teacher, Objective(ce_weight=0.2, top_k=VOCAB)))
-        assert len(list(model.parameters())) == len(list(MobileLM(cfg).parameters()))
-        loss = model(batch)
-        loss.backward()
-        sums = model.take_sums()
-        assert sums
-        torch.testing.assert_close(0.2 * sums.loss.sum() / 3 + 0.8 * sums.kd.sum() / 3, loss.detach().double())
-        results.append((loss.detach(), model.model.embed_tokens.weight.grad))
-    torch.testing.assert_close(results[0][0], results[1][0], atol=0, rtol=1e-3)
-    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-3, rtol=1e-2)
 
 
 def test_runs_that_distil_from_disk_resume_exactly_and_match_a_sharded_online_teacher(bench: Bench) -> None:
@@ -188,18 +42,6 @@ def test_runs_that_distil_from_disk_resume_exactly_and_match_a_sharded_online_te
     assert [row["samples"] for row in two] == [row["samples"] for row in rows[:3]]
     for key in ("loss", "kd", "ce"):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in rows[:3]], rel=2e-3)
-
-
-def test_rows_belong_to_their_samples(bench: Bench) -> None:
-    bench.write(6)
-    teacher = OnlineTeacher(str(bench.teacher), vocab_size=VOCAB, device=CPU)
-    picks = [59, 0, 41, 39, 17]
-    ids = stored_rows(bench)[picks][:, :-1]
-    top = CachedTeacher(bench.found(6))({"input_ids": ids, "sample_ids": torch.tensor(picks)})
-    log_probs = torch.log_softmax(teacher.logits_of(ids)(slice(0, 5 * SEQ_LEN)), -1)
-    torch.testing.assert_close(top.log_probs[:, :-1], log_probs.topk(6).values, atol=5e-3, rtol=2e-3)
-    torch.testing.assert_close(top.log_probs[:, :-1], log_probs.gather(1, top.ids), atol=5e-3, rtol=2e-3)
-    torch.testing.assert_close(top.log_probs.exp().sum(1), torch.ones(5 * SEQ_LEN))
 
 
 def test_writing_goes_on_where_it_was_stopped(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from corpus.recipe.training import BadLoss
-from tests.training.test_teacher import SHAPE
+from tests.training.distillation.teacher_kit import SHAPE
 from tests.training.trainer_kit import VOCAB, Ranks, build, metrics, trajectory, write_stream
 from training.run import checkpoint
 from training.run.callbacks.guard import BadLossRule
