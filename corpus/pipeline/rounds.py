@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from corpus.acquire import Prefetcher
+from corpus.cleaning.decontamination.coverage import check_coverage
 from corpus.pipeline.comparisons import run_comparisons
 from corpus.pipeline.display import BuildDisplay, SourceTotals, say
 from corpus.pipeline.job import Job
@@ -55,6 +56,7 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
 
     Comparisons first look at all ``plans`` they compare.
     """
+    check_coverage((s for plan in wanted.values() if not plan.is_complete() for _, s in plan.steps), say)
     data = options.data
     work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
     saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}

@@ -10,7 +10,7 @@ from pydantic import Field
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, read_json, write_json
-from corpus.records.stream import Documents, Tokenizer
+from corpus.records.stream import Documents, EvaluationSet, Tokenizer
 
 MANIFEST_FILE = "manifest.json"
 
@@ -26,6 +26,8 @@ class ManifestSource(Strict):
     licence: str
     redistributable: bool
     documents: Documents
+    evaluations: list[EvaluationSet] = []
+    """What decontamination could see, file by file of its evaluation sets; not part of the fingerprint."""
     tokens: int
     """Ids stored in the stream."""
     samples: int
@@ -69,8 +71,9 @@ class Manifest(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything but `built`."""
-        return fingerprint(self.model_dump(mode="json", exclude={"built"}))
+        """SHA-256 over everything but `built` and what describes how the streams were made."""
+        described: Any = {"built": True, "sources": {"__all__": {"evaluations"}}}
+        return fingerprint(self.model_dump(mode="json", exclude=described))
 
     def write(self, folder: Path) -> Path:
         """Write manifest.json (with its fingerprint) into ``folder``."""

@@ -53,6 +53,17 @@ class Tokenizer(Strict):
     """Folder of tokenizer.json, relative to the data folder."""
 
 
+class EvaluationSet(Strict):
+    """What decontamination can see of one file of evaluation examples."""
+
+    name: str
+    """Of the file; starts with the name of the set where the catalogue has one."""
+    examples: int
+    detectable: int
+    """Examples with a text long enough to be found."""
+    undetectable: int
+
+
 class UnitRecord(Strict):
     """What one unit contributed."""
 
@@ -102,6 +113,8 @@ class StreamRecord(Strict):
     shard_bytes: int
     """Stored (compressed) bytes of all shards."""
     lengths: dict[str, int]
+    evaluations: list[EvaluationSet] = []
+    """What decontamination could see, file by file of its evaluation sets."""
     index_sha256: str
     """Of index.json, which holds the hash of every shard."""
     units: list[UnitRecord]
@@ -109,7 +122,7 @@ class StreamRecord(Strict):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
-        described = {"title", "licence", "licence_url", "redistributable", "origin"}
+        described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations"}
         facts = self.model_dump(mode="json", exclude=described)
         facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in ("name", "path")}
         return fingerprint(facts)

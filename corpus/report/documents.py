@@ -65,7 +65,22 @@ def funnel(entries: list[Entry]) -> Markup:
         "Documents read, those dropped under each reason (largest first), and those kept.",
         el("div", cards, class_="grid wide"),
         cleaning,
+        _evaluations(entries),
     )
+
+
+def _evaluations(entries: list[Entry]) -> Markup | None:
+    """What decontamination could see of each evaluation set: "contaminated: 0" says nothing about the rest."""
+    seen = {one.name: one for entry in entries for one in entry.record.evaluations}
+    if not seen:
+        return None
+    rows = (
+        row(el("th", one.name, scope="row"), one.examples, one.detectable, one.undetectable) for one in seen.values()
+    )
+    headings = ["evaluation file", "examples", "detectable", "undetectable"]
+    note = "Undetectable examples have no text of enough words: documents that hold them are kept."
+    return el("details", el("summary", f"What decontamination can see ({len(seen)})"),
+              table("Examples of evaluation sets", headings, rows), el("p", note, class_="note"))  # fmt: skip
 
 
 def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:

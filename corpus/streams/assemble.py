@@ -44,6 +44,7 @@ def make_manifest(
             licence=plans[name].source.licence,
             redistributable=plans[name].source.redistributable,
             documents=record.documents,
+            evaluations=record.evaluations,
             tokens=record.tokens.written,
             samples=record.samples,
             text_bytes=record.text_bytes,

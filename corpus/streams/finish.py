@@ -12,6 +12,7 @@ import numpy as np
 
 from corpus.base.errors import UserError
 from corpus.base.files import fsync_dir, publish_dir, read_json, sha256_file, write_json
+from corpus.cleaning.decontamination.coverage import coverage
 from corpus.documents.units import Unit
 from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord
 from corpus.streams.mds import INDEX_FILE, ShardWriter
@@ -167,6 +168,7 @@ def _record(
         file_bytes=None if None in sizes else sum(size or 0 for size in sizes),
         token_limit=plan.token_limit,
         documents=documents,
+        evaluations=coverage(step for _, step in plan.steps),
         text_bytes=sum(unit.text_bytes for unit in units),
         tokens=tokens,
         samples=sum(unit.samples for unit in units) + tail_samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from corpus.documents.read import read_piece
 from corpus.documents.record import BadRecord
 from corpus.documents.units import WHOLE
 
+NOT_TEXT = re.compile(
+    r"(?i:(.*[_-])?(id|ids|idx|index|ind|uuid|guid|hash|label|labels|url|urls|uri|link))"
+    r"|.*[a-z](Id|ID|Ids|IDs|Idx|Index|Label|Labels|Url|URL)|(?i:qid|answer_?key|gold|split|split_type)"
+)
+"""Names of fields that identify or label an example."""
 WHERE = "cleaning step 'decontaminate'"
 
 
@@ -34,11 +40,12 @@ def find_files(against: Sequence[str]) -> list[Path]:
     return sorted(found, key=lambda path: (path.name, path))
 
 
-def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name, text) of each example: one per JSON line, row or list element; a .txt file or a JSON object is one.
+def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """(name, texts) of each example: one per JSON line, row or list element; a .txt file or a JSON object is one.
 
-    The name is <file name>:<number of the record, from 1>. The text is every string and number at ``fields`` (all
-    fields when empty), joined by line breaks. Raises UserError for a file that cannot be read or lacks the fields.
+    The name is <file name>:<number of the record, from 1>. The texts are every string and number at ``fields``; when
+    that is empty, every string but those that are ids, labels or addresses by name, or by being one word of ASCII.
+    Raises UserError for a file that cannot be read or lacks the fields.
     """
     described = False
     for number, record in enumerate(_records(path), 1):
@@ -47,9 +54,10 @@ def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]
         if fields and isinstance(record, dict):
             values = [metadata_field(record, field) for field in fields]
             described = described or any(value is not None for value in values)
+            texts = [text for value in values for text in _texts(value)]
         else:
-            values, described = [record], True
-        yield f"{path.name}:{number}", "\n".join(text for value in values for text in _texts(value))
+            texts, described = list(_prose(record)), True
+        yield f"{path.name}:{number}", texts
     if not described:
         raise UserError(f"no record has a field {' or '.join(fields) or '(it is empty)'}", where=str(path))
 
@@ -90,3 +98,17 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _texts(item)
+
+
+def _prose(value: Any) -> Iterator[str]:
+    """Strings inside a JSON value that are text to read, in order."""
+    if isinstance(value, str):
+        if not value.isascii() or len(value.split()) > 1:
+            yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _prose(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not NOT_TEXT.fullmatch(name):
+                yield from _prose(item)

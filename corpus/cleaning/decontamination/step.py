@@ -12,9 +12,14 @@ from pydantic import Field
 
 from corpus.cleaning.reasons import CONTAMINATED
 from corpus.cleaning.step import StepFunction, TextStep
+from corpus.records.stream import EvaluationSet
 
 if TYPE_CHECKING:
     from datatrove.data import Document
+
+
+SEARCH = 2
+"""Raised whenever the code finds other documents by the same settings; part of the key."""
 
 
 class DecontaminateStep(TextStep):
@@ -25,9 +30,14 @@ class DecontaminateStep(TextStep):
     """Evaluation sets the catalogue knows by name (gsm8k), or files of them (.jsonl, .json, .parquet, .txt; all but
     .parquet also compressed) and globs of those."""
     fields: tuple[str, ...] = ()
-    """Record fields that make up an example's text, dots descend into objects; empty means every text in it."""
+    """Record fields that hold an example's texts, dots descend into objects; empty means every text in it but ids,
+    labels and addresses (told by the field's name, or by being a single word). Each is compared for itself."""
     ngram: int = Field(default=13, ge=3, le=64)
-    """Consecutive words (runs of letters and digits, lower-cased) that must agree."""
+    """Consecutive words (runs of letters and digits, whatever their case and accents) that must agree. In scripts
+    without spaces 2 (Han, kana) or 3 (Thai, Khmer ...) characters count as a word."""
+    shortest: int = Field(default=8, ge=1, le=64)
+    """Texts of fewer than `ngram` words, but at least this many, must be there whole; shorter ones are not looked for.
+    A choice of ours, after the 8 to 13 words by set of GPT-3 (Brown et al. 2020, appendix C)."""
 
     def at(self, folder: Path) -> DecontaminateStep:
         """With the files' paths taken from ``folder``; names stay names."""
@@ -49,20 +59,29 @@ class DecontaminateStep(TextStep):
         from corpus.cleaning.decontamination.evalsets import find_files
 
         digests = sorted({sha256_file(path) for path in find_files(self.against)})
-        return {"step": self.step, "fields": list(self.fields), "ngram": self.ngram, "against": digests}
+        return {
+            "step": self.step, "fields": list(self.fields), "ngram": self.ngram, "shortest": self.shortest,
+            "search": SEARCH, "against": digests,
+        }  # fmt: skip
 
     def function(self) -> StepFunction:
         """Reason: contaminated; the hits are left in ``document.metadata["contamination"]``."""
         from corpus.cleaning.decontamination.step import Decontaminate
 
-        return Decontaminate(self.against, self.fields, self.ngram)
+        return Decontaminate(self.against, self.fields, self.ngram, self.shortest)
+
+    def sets(self) -> list[EvaluationSet]:
+        """What can be seen of each file of examples. Reads them; raises UserError where nothing can be."""
+        from corpus.cleaning.decontamination.search import load_decontaminator
+
+        return load_decontaminator(self.against, self.fields, self.ngram, self.shortest).sets()
 
 
 class Decontaminate:
     """The document step: drops contaminated documents, leaving the hits in their metadata for the report."""
 
-    def __init__(self, against: tuple[str, ...], fields: tuple[str, ...], ngram: int) -> None:
-        self._arguments = (against, fields, ngram)
+    def __init__(self, against: tuple[str, ...], fields: tuple[str, ...], ngram: int, shortest: int) -> None:
+        self._arguments = (against, fields, ngram, shortest)
         from corpus.cleaning.decontamination.evalsets import find_files
 
         find_files(against)

@@ -10,10 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 import zstandard
 
 from corpus.catalogue.load import load_catalogue, load_evaluations
 from corpus.cleaning.decontamination.step import DecontaminateStep
+from corpus.records.manifest import load_manifest
+from corpus.records.stream import load_stream
 from tests.conftest import documents, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
 from tests.loopback_hub import LoopbackHub
@@ -63,6 +66,10 @@ def test_a_build_fetches_the_sets_a_step_names_and_inspect_lists_the_hits(
         assert hub.count("test-00000", "GET") > 0 and hub.count("main/train-0.parquet", "GET") == 0
     assert manifest.sources["a"].documents.dropped == {"contaminated": 3}
     stream = (out / "small" / manifest.sources["a"].stream).resolve()
+    seen = [(one.name, one.examples, one.detectable, one.undetectable) for one in manifest.sources["a"].evaluations]
+    assert seen == [(BOXES_FILE, 1, 1, 0), (EXAMPLE, 2, 1, 1)]
+    report = (out / "small" / "report.html").read_text()
+    assert "What decontamination can see (2)" in report and EXAMPLE in report
 
     shown = run_command("-m", "corpus.inspect", str(stream), "--hits", "--json")
     [listed] = json.loads(shown.stdout).values()
@@ -91,6 +98,38 @@ def test_a_build_fetches_the_sets_a_step_names_and_inspect_lists_the_hits(
     for path in stream.rglob("contamination.jsonl"):
         path.unlink()
     assert "of the 2 documents" in user_error(run_command("-m", "corpus.inspect", str(stream), "--hits"))
+
+
+def test_a_build_says_what_decontamination_cannot_see(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    step = {"step": "decontaminate", "against": ["own/*.jsonl"]}
+    recipe = make_recipe(cleaning=[step], mixture=ONLY_A)
+    short = {"question": "Why is the sky blue", "id": BOXES, "answer": "C"}
+    write_jsonl(tmp_path / "own/set.jsonl", [short, {"question": BOXES}, short])
+    # The id of an example is no text of it.
+    write_jsonl(tmp_path / "a.jsonl", [*({"text": text} for text in (BOXES, QUESTION)), *documents(200, seed=1)])
+    command = ("-m", "corpus.build", str(recipe), "--out", str(tmp_path / "data"))
+    done = run_command(*command)
+    assert done.returncode == 0
+    assert "warning: 2 of the 3 examples of set.jsonl cannot be found by decontamination" in done.stderr
+    assert load_manifest(tmp_path / "data/small").sources["a"].documents.dropped == {"contaminated": 1}
+    assert "warning" not in run_command(*command).stderr  # nothing is left to make
+    write_jsonl(tmp_path / "own/short.jsonl", [short])
+    error = user_error(run_command(*command))
+    assert "none of the 1 examples of short.jsonl can be found" in error and "`shortest`" in error
+
+
+def test_records_made_before_coverage_was_counted_keep_their_fingerprints(recipe: Path, tmp_path: Path) -> None:
+    """Other evaluation files with the same content, or none written down, do not make another stream of it."""
+    write_jsonl(tmp_path / "own.jsonl", [{"text": BOXES}])
+    step = {"step": "decontaminate", "against": ["own.jsonl"]}
+    path = tmp_path / "small.yaml"
+    data = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**data, "cleaning": [step]}))
+    manifest = build(path, tmp_path / "data")
+    stream = load_stream((tmp_path / "data/small" / manifest.sources["a"].stream).resolve())
+    assert stream.evaluations and stream.model_copy(update={"evaluations": []}).fingerprint == stream.fingerprint
+    bare = {name: source.model_copy(update={"evaluations": []}) for name, source in manifest.sources.items()}
+    assert manifest.model_copy(update={"sources": bare}).fingerprint == manifest.fingerprint
 
 
 def test_a_name_that_is_no_evaluation_set_is_refused_before_anything_is_fetched(
