@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # Run as a script from a clone: Python put training/ first on its path, where `config` and others would be taken
+    # Run as a script from a clone: Python put training/ first on its path, where `data` and others would be taken
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
