@@ -47,6 +47,9 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="read downloads from a local mirror of the hub")
     parser.add_argument("--offline", action="store_true", help="use only what was listed and downloaded before")
+    parser.add_argument(
+        "--refresh", action="store_true", help="ask again where branches stand and which files lists hold"
+    )
     parser.add_argument("--cache-limit", type=count, metavar="BYTES", help="most bytes of downloads kept at once")
     parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
     parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
@@ -84,7 +87,7 @@ def parse_arguments(argv: list[str] | None) -> Options:
         args.recipe, out, workers, args.max_tokens, args.only, args.engine, args.dry_run,
         args.mirror, args.cache_limit, not args.delete_downloads, args.stand_ins,
         args.keep_removed,
-        args.offline, cluster, store, args.private_store,
+        args.offline, cluster, store, args.private_store, args.refresh,
     )  # fmt: skip
 
 

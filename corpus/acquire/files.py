@@ -38,7 +38,7 @@ def fetch(source: Upstream, listing: Listing, file: SourceFile, config: AcquireC
     """
     if remote.is_remote(source, config):
         return remote.fetch(source, listing, file, config, pin=True)
-    return local.fetch(file, source.title)
+    return local.fetch(source, file, config)
 
 
 def release(source: Upstream, file: SourceFile, config: AcquireConfig) -> None:

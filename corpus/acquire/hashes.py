@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections import defaultdict
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus.acquire.disk import read_note, short_hash, write_note
+from corpus.acquire.disk import CHUNK, read_note, short_hash, write_note
 from corpus.base.errors import UserError
 from corpus.base.files import sha256_file
 
@@ -80,6 +81,15 @@ def _identity(path: Path) -> list[int]:
 def _sha256(path: Path) -> str:
     with _readable(path):
         return sha256_file(path)
+
+
+def git_sha1(path: Path) -> str:
+    """The hash (hex) that git gives a file's content; raises UserError when it cannot be read."""
+    with _readable(path), open(path, "rb") as stream:
+        whole = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False)
+        while block := stream.read(CHUNK):
+            whole.update(block)
+    return whole.hexdigest()
 
 
 @contextlib.contextmanager

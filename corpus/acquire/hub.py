@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from corpus import __version__
@@ -42,7 +45,8 @@ def list_hub(origin: HubOrigin, config: AcquireConfig, where: str) -> Listing:
     for folder, deep in sorted(_folders(origin.files)):
         known.update(_tree(origin, commit, folder, deep, config, where))
     names = select(sorted(known), origin.files, origin.exclude, where)
-    return listing_of((_file(origin, commit, name, *known[name], where) for name in names), commit)
+    files = (_file(origin, commit, name, *known[name], where) for name in names)
+    return listing_of(files, commit, [(origin.repo, commit)])
 
 
 def _file(origin: HubOrigin, commit: str, name: str, size: int, digest: str, where: str) -> SourceFile:
@@ -70,21 +74,46 @@ def _folders(patterns: list[str]) -> set[tuple[str, bool]]:
     return wanted - covered
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit hash, which no branch can move."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 def _commit(origin: HubOrigin, config: AcquireConfig, where: str) -> str:
     """The full commit hash the origin's revision stands for."""
-    if re.fullmatch(r"[0-9a-f]{40}", origin.revision):
+    if is_commit(origin.revision):
         return origin.revision
-    note = config.cache / "listings" / "hub" / f"ref-{short_hash(f'{origin.repo}@{origin.revision}')}.json"
-    if config.offline:
-        known = read_note(note)
-        if not isinstance(known, dict):
-            raise UserError(f"revision '{origin.revision}' was never resolved here", where=where, fix=_go_online())
+    known = resolved(origin.repo, origin.revision, config.cache)
+    # The first answer stays, so that the same command goes on with the same data however long it takes.
+    if known is not None and (config.offline or not config.refresh):
         return str(known["commit"])
+    if config.offline:
+        raise UserError(f"revision '{origin.revision}' was never resolved here", where=where, fix=_go_online())
     info = _call(origin, where, lambda api: api.dataset_info(origin.repo, revision=origin.revision, timeout=60))
-    if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+    if not isinstance(info.sha, str) or not is_commit(info.sha):
         raise UserError(f"the hub gave no commit for revision '{origin.revision}'", where=where)
-    write_note(note, {"repo": origin.repo, "revision": origin.revision, "commit": info.sha})
+    today = datetime.now(timezone.utc).date().isoformat()
+    note = {"repo": origin.repo, "revision": origin.revision, "commit": info.sha, "resolved": today}
+    write_note(_ref_note(origin.repo, origin.revision, config.cache), note)
     return info.sha
+
+
+def resolved(repo: str, revision: str, cache: Path) -> dict[str, str] | None:
+    """`commit` and `resolved` (the day) of a revision that was asked for before, or None."""
+    known = read_note(_ref_note(repo, revision, cache))
+    return known if isinstance(known, dict) and isinstance(known.get("commit"), str) else None
+
+
+def _ref_note(repo: str, revision: str, cache: Path) -> Path:
+    return cache / "listings" / "hub" / f"ref-{short_hash(f'{repo}@{revision}')}.json"
+
+
+def known_listing(origin: HubOrigin, config: AcquireConfig, where: str) -> Listing | None:
+    """What was listed of the origin on the hub before, or None; asks nobody."""
+    try:
+        return list_hub(origin, replace(config, offline=True), where)
+    except UserError:
+        return None
 
 
 def _go_online() -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from corpus.acquire.hashes import contents
+from corpus.acquire.hashes import contents, git_sha1
+from corpus.acquire.hub import is_commit, known_listing
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import inside, is_glob, safe_name, select, static_prefix
-from corpus.acquire.origins import FilesOrigin, HubOrigin, S3Origin
+from corpus.acquire.origins import FilesOrigin, HubOrigin, S3Origin, Upstream
 from corpus.base.errors import UserError
 
 
@@ -81,39 +83,69 @@ def _matches(pattern: str, base: Path, real: _RealPaths, where: str) -> tuple[Pa
 
 
 def list_mirror(origin: HubOrigin | S3Origin, config: AcquireConfig, where: str) -> Listing:
-    """The files of a hub or S3 source in the mirror. A mirror is taken to hold the pinned revision."""
+    """The files of a hub or S3 source in the mirror.
+
+    Where the hub was asked before, they are held against its listing, and each is checked when it is fetched. Otherwise
+    a mirror is taken to hold the pinned revision, and all of it is hashed once, for the record.
+    """
     assert config.mirror is not None
-    if isinstance(origin, HubOrigin):
-        pinned = origin.revision if len(origin.revision) == 40 else None
-        return listing_of(
-            _mirrored(config.mirror / "datasets" / origin.repo, origin.files, origin.exclude, where), pinned
-        )
-    patterns = [safe_name(path.removeprefix("s3://"), where) for path in origin.paths]
-    return listing_of(_mirrored(config.mirror / "s3", patterns, [], where))
+    if isinstance(origin, S3Origin):
+        patterns = [safe_name(path.removeprefix("s3://"), where) for path in origin.paths]
+        return listing_of(hashed(_mirrored(config.mirror / "s3", patterns, [], where), config))
+    root = config.mirror / "datasets" / origin.repo
+    known = known_listing(origin, config, where)
+    if known is not None:
+        return replace(known, files=tuple(_as_listed(root, file, where) for file in known.files))
+    found = listing_of(hashed(_mirrored(root, origin.files, origin.exclude, where), config))
+    if not is_commit(origin.revision):
+        return replace(found, revision=f"content-{found.revision}")
+    return Listing(origin.revision, found.files, ((origin.repo, origin.revision),), unchecked=found.revision)
 
 
-def _mirrored(root: Path, patterns: Sequence[str], exclude: Sequence[str], where: str) -> list[SourceFile]:
+def _as_listed(root: Path, file: SourceFile, where: str) -> SourceFile:
+    """A file of the hub's listing, read from the mirror."""
+    path = mirrored_path(root, file.name, where)
+    size = path.stat().st_size
+    if size != file.size:
+        raise _differs(path, f"{size:,} bytes", f"{file.size:,}", where)
+    return replace(file, url=str(path))
+
+
+def _differs(path: Path, found: str, wanted: str, where: str) -> UserError:
+    fix = "Copy it from the hub again, at the revision that the source is pinned to."
+    return UserError(f"is not the hub's file: it has {found} instead of {wanted}", where=f"{where}: {path}", fix=fix)
+
+
+def _mirrored(root: Path, patterns: Sequence[str], exclude: Sequence[str], where: str) -> dict[str, Path]:
     if not root.is_dir():
         raise UserError("the mirror has no such folder", where=f"{where}: {root}", fix="Copy the source there.")
     names: set[str] = set()
     for start in {static_prefix(pattern) for pattern in patterns}:
         for folder, _, members in os.walk(root / start):
             names.update((Path(folder) / member).relative_to(root).as_posix() for member in members)
-    return [mirrored_file(root, name, where) for name in select(sorted(names), patterns, exclude, where)]
+    return {name: mirrored_path(root, name, where) for name in select(sorted(names), patterns, exclude, where)}
 
 
-def mirrored_file(root: Path, name: str, where: str) -> SourceFile:
-    """The listing entry of a file in the mirror; raises UserError when it is missing."""
+def mirrored_path(root: Path, name: str, where: str) -> Path:
+    """Where a file lies in the mirror; raises UserError when it is missing."""
     path = inside(root, name, where)
     if not path.is_file():
         raise UserError("is missing from the mirror", where=f"{where}: {path}", fix="Copy it there.")
-    size = path.stat().st_size
-    return SourceFile(name, str(path), size, f"size:{size}")
+    return path
 
 
-def fetch(file: SourceFile, where: str) -> Path:
-    """The local path of a listed file; raises UserError when it is gone or has another size than when listed."""
-    path = Path(file.url)
+def hashed(files: Mapping[str, Path], config: AcquireConfig) -> list[SourceFile]:
+    """The entries of files by name, with their SHA-256."""
+    known = contents(list(files.values()), config.cache)
+    return [
+        SourceFile(name, str(path), content.size, f"sha256:{content.sha256}")
+        for (name, path), content in zip(files.items(), known, strict=True)
+    ]
+
+
+def fetch(source: Upstream, file: SourceFile, config: AcquireConfig) -> Path:
+    """The local path of a listed file; raises UserError when it is gone, or is not the file that was listed."""
+    path, where = Path(file.url), source.title
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -122,4 +154,9 @@ def fetch(file: SourceFile, where: str) -> Path:
         raise UserError(
             f"has {size} bytes, but had {file.size} when it was listed", where=f"{where}: {path}", fix="Build again."
         )
+    if isinstance(source.origin, HubOrigin):
+        kind, _, wanted = (file.digest or "").partition(":")
+        found = git_sha1(path) if kind == "git" else contents([path], config.cache)[0].sha256
+        if found != wanted:
+            raise _differs(path, f"{kind} {found}", wanted, where)
     return path

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus.acquire.origins import HubOrigin, Origin
-
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -29,8 +27,13 @@ class Listing:
     """The files of a source at one revision, sorted by name."""
 
     revision: str
-    """Commit hash of a hub repository; elsewhere a hash over names, sizes and content digests."""
+    """Commit hash of a hub repository; elsewhere a hash over names, sizes and content digests (of a mirror that holds
+    no known commit, `content-` and that hash)."""
     files: tuple[SourceFile, ...]
+    commits: tuple[tuple[str, str], ...] = ()
+    """(repository, commit) of each hub repository that the files come from, for the record."""
+    unchecked: str | None = None
+    """Hash over names, sizes and contents of a mirror that nothing but itself says it is what was pinned."""
 
     @property
     def bytes(self) -> int:
@@ -54,6 +57,8 @@ class AcquireConfig:
     """False: delete a downloaded file when the last unit that needs it releases it."""
     offline: bool = False
     """Use only cached listings and downloads; anything else is a UserError."""
+    refresh: bool = False
+    """Ask anew where branches stand and which files URL lists and stores hold; else the first answer stays."""
     base_dir: Path = Path()
     """Folder that relative globs of `files` sources start from: the recipe's folder."""
 
@@ -79,7 +84,12 @@ class CheckResult:
     """Its files, where they could be listed."""
 
 
-def listing_of(files: Iterable[SourceFile], revision: str | None = None) -> Listing:
+def listing_of(
+    files: Iterable[SourceFile],
+    revision: str | None = None,
+    commits: Iterable[tuple[str, str]] = (),
+    unchecked: str | None = None,
+) -> Listing:
     """A listing sorted by name; without a ``revision`` it gets a hash over names, sizes and content digests.
 
     ETags stay out of the hash: they differ between servers that hold the same bytes.
@@ -91,14 +101,4 @@ def listing_of(files: Iterable[SourceFile], revision: str | None = None) -> List
             content = file.digest if file.digest and file.digest.startswith(("sha256:", "git:")) else ""
             whole.update(f"{file.name}\0{file.size}\0{content}\n".encode())
         revision = whole.hexdigest()[:40]
-    return Listing(revision, ordered)
-
-
-def file_identities(origin: Origin, listing: Listing) -> list[list[str | int | None]]:
-    """[name, size, content or address] of each file, for keys.
-
-    A hub's pinned commit fixes its files, so they are the same from the hub and from a mirror of it. Elsewhere a digest
-    identifies a file wherever it lies, and without one its address must.
-    """
-    fixed = isinstance(origin, HubOrigin) and listing.revision.startswith(origin.revision)
-    return [[file.name, file.size, None if fixed else file.digest or file.url] for file in listing.files]
+    return Listing(revision, ordered, tuple(sorted(set(commits))), unchecked)

@@ -22,7 +22,8 @@ def list_objects(origin: S3Origin, config: AcquireConfig, where: str) -> Listing
     """
     note = config.cache / "listings" / "s3" / f"{short_hash(origin.model_dump_json())}.json"
     known = read_note(note)
-    if isinstance(known, dict) and isinstance(known.get("files"), list):
+    fresh = config.offline or not config.refresh
+    if fresh and isinstance(known, dict) and isinstance(known.get("files"), list):
         return listing_of(SourceFile(*file) for file in known["files"])
     if config.offline:
         raise UserError("its objects were never listed here", where=where, fix="Run it once without --offline.")

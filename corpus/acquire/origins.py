@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from corpus.base.config import Strict
+
+
+def public_url(url: str) -> str:
+    """A URL without user name and query; a hash of the query stays, as two that differ in it are different files."""
+    parts = urlsplit(url)
+    place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    known = f"#query-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}" if parts.query else ""
+    return f"{parts.scheme}://{place}{parts.path}{known}"
 
 
 class HubOrigin(Strict):
@@ -31,6 +41,13 @@ class UrlsOrigin(Strict):
     """URL of a text file with one URL per line."""
     match: str | None = None
     """Keep only the URLs of `url_list` that match this glob."""
+
+    @field_serializer("urls", "url_list", when_used="json")
+    def _without_secrets(self, value: list[str] | str | None) -> list[str] | str | None:
+        # Whatever is written down of an origin may be passed on, and queries hold keys and signatures.
+        if value is None:
+            return None
+        return public_url(value) if isinstance(value, str) else [public_url(url) for url in value]
 
 
 class S3Origin(Strict):

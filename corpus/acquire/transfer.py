@@ -191,7 +191,7 @@ def _check_same_file(job: Job, body: Body) -> None:
         if body.validator != job.digest.removeprefix("etag:"):
             changed = "was changed on the server since it was listed"
     if changed:
-        raise UserError(changed, where=job.where, fix="Delete the folder `listings` of the cache to list it anew.")
+        raise UserError(changed, where=job.where, fix="List it anew with --refresh.")
 
 
 def _mismatch(job: Job) -> str | None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from corpus.acquire import http
 from corpus.acquire.disk import read_note, short_hash, write_note
-from corpus.acquire.local import mirrored_file
+from corpus.acquire.local import hashed, mirrored_path
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name
 from corpus.acquire.origins import UrlsOrigin
@@ -28,16 +28,17 @@ def list_urls(origin: UrlsOrigin, config: AcquireConfig, where: str) -> Listing:
 
     A file's name is the path of its URL (the host stands before it only where two paths would be the same).
     """
-    note = config.cache / "listings" / "urls" / f"{short_hash(origin.model_dump_json())}.json"
+    note = config.cache / "listings" / "urls" / f"{short_hash(repr([origin.urls, origin.url_list, origin.match]))}.json"
     if config.mirror is None:
         known = read_note(note)
-        if isinstance(known, dict) and isinstance(known.get("files"), list):
+        fresh = config.offline or not config.refresh
+        if fresh and isinstance(known, dict) and isinstance(known.get("files"), list):
             return listing_of(SourceFile(*file) for file in known["files"])
         if config.offline:
             raise UserError("its URLs were never listed here", where=where, fix="Run it once without --offline.")
     named = _names(_urls(origin, config, where), where)
     if config.mirror is not None:
-        return listing_of(_mirrored(name, url, config, where) for name, url in named.items())
+        return listing_of(_mirrored(named, config, where))
 
     def described(item: tuple[str, str]) -> SourceFile:
         name, url = item
@@ -100,7 +101,7 @@ def _read_list(url: str, config: AcquireConfig, where: str) -> str:
     _checked(url, where)
     if config.mirror is None:
         return retrying(lambda: http.read_text(through(url), {}, where), where)
-    path = mirrored_file(config.mirror / "urls", relative_path(url), where).url
+    path = mirrored_path(config.mirror / "urls", relative_path(url), where)
     try:
         with open(path, encoding="utf-8") as stream:
             return stream.read(http.MAX_TEXT_BYTES)
@@ -111,7 +112,7 @@ def _read_list(url: str, config: AcquireConfig, where: str) -> str:
 def _checked(url: str, where: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"not an http(s) URL: {url[:200]!a}", where=where)
+        raise UserError(f"not an http(s) URL: {http.shown(url)[:200]!a}", where=where)
     if "@" in parts.netloc:
         raise UserError(f"the URL of {parts.hostname} has a user name or password in it", where=where, fix="Remove it.")
     safe_name(relative_path(url), where)
@@ -131,7 +132,7 @@ def _names(urls: list[str], where: str) -> dict[str, str]:
     return named
 
 
-def _mirrored(name: str, url: str, config: AcquireConfig, where: str) -> SourceFile:
+def _mirrored(named: dict[str, str], config: AcquireConfig, where: str) -> list[SourceFile]:
     assert config.mirror is not None
-    found = mirrored_file(config.mirror / "urls", relative_path(url), where)
-    return SourceFile(name, found.url, found.size, found.digest)
+    paths = [mirrored_path(config.mirror / "urls", relative_path(url), where) for url in named.values()]
+    return hashed(dict(zip(named, paths, strict=True)), config)

@@ -34,6 +34,8 @@ class Options:
     store: str | None = None
     """s3://bucket/prefix that the finished build is uploaded to."""
     private_store: bool = False
+    refresh: bool = False
+    """Ask anew where branches stand and what lists hold."""
 
     @property
     def data(self) -> Path:
@@ -49,6 +51,7 @@ class Options:
             cache_limit=self.cache_limit,
             keep=self.keep_downloads,
             offline=self.offline,
+            refresh=self.refresh,
             base_dir=self.recipe.resolve().parent,
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.acquire.identity import recorded_origin
 from corpus.base.errors import UserError
 from corpus.base.files import fsync_dir, publish_dir, read_json, sha256_file, write_json
 from corpus.cleaning.decontamination.coverage import coverage
@@ -154,8 +155,7 @@ def _record(
         source=plan.source_name,
         title=plan.source.title,
         revision=plan.listing.revision,
-        # A local path says nothing on another machine, and would differ between two; the units name the files.
-        origin=plan.origin.model_dump(mode="json", exclude={"paths"} if plan.origin.kind == "files" else None),
+        origin=recorded_origin(plan.origin, plan.listing),
         licence=plan.source.licence,
         licence_url=plan.source.licence_url,
         redistributable=plan.source.redistributable,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from corpus.acquire import AcquireConfig, Listing, SourceFile, fetch, release
 from corpus.acquire.hashes import contents
+from corpus.acquire.identity import key_revision
 from corpus.acquire.models import listing_of
 from corpus.acquire.origins import FilesOrigin
 from corpus.acquire.remote import is_remote
@@ -44,7 +45,8 @@ def source_inputs(
     for other, part in _joined_with(source).items():
         parts.append((f"{other}:", part, listings[_joined_name(name, other)]))
     identity = [[prefix + file.name, file.size] for prefix, _, files in parts for file in files.files]
-    revision = fingerprint([source.prepare.model_dump(mode="json"), [part[2].revision for part in parts], identity])
+    revisions = [key_revision(part.origin, files) for _, part, files in parts]
+    revision = fingerprint([source.prepare.model_dump(mode="json"), revisions, identity])
     folder = data / "prepared" / revision[:16]
     local = {}
     if not folder.is_dir():
@@ -70,7 +72,8 @@ def source_inputs(
         for path, content in zip(joined, contents(joined, config.cache), strict=True)
     ]
     as_read = source.model_copy(update={"format": "jsonl", "origin": FilesOrigin(paths=[str(path) for path in joined])})
-    return as_read, listing_of(whole, revision)
+    commits = (commit for _, _, files in parts for commit in files.commits)
+    return as_read, listing_of(whole, revision, commits)
 
 
 def _check_format(source: Source, listing: Listing) -> None:
@@ -138,7 +141,7 @@ def with_evaluations_fetched(
     files: dict[str, list[Path]] = {}
     for name, source in evaluation_sets([step]).items():
         listing = listings[_evaluation_name(name)]
-        folder = data / "evaluations" / f"{name}-{listing.revision[:12]}"
+        folder = data / "evaluations" / f"{name}-{listing.revision.removeprefix('content-')[:12]}"
         say(f"{_evaluation_name(name)}: revision {listing.revision}, {len(listing.files)} files")
         files[name] = []
         for file in listing.files:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpus.acquire import AcquireConfig, Listing
-from corpus.acquire.models import file_identities
+from corpus.acquire.identity import file_identities, key_revision
 from corpus.acquire.origins import Origin
 from corpus.base.config import Strict, parse
 from corpus.base.files import canonical_json, fingerprint, read_json
@@ -66,7 +66,7 @@ class StreamPlan(Strict):
         return {
             "format": STREAM_FORMAT,
             "records": self.source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
-            "revision": self.listing.revision,
+            "revision": key_revision(self.source.origin, self.listing),
             "files": file_identities(self.source.origin, self.listing),
             "tokenizer": self.tokenizer.sha256,
             "boundary": [self.boundary, self.tokenizer.bos_id, self.tokenizer.eos_id],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.acquire import AcquireConfig, Listing, fetch, http, hub, release
-from corpus.acquire.models import file_identities
+from corpus.acquire.identity import file_identities, key_revision
 from corpus.acquire.transfer import Retry, retrying
 from corpus.base.errors import UserError, nearest
 from corpus.base.files import atomic_write, disk_errors, fingerprint, read_json, sha256_file, write_json
@@ -69,7 +69,7 @@ def _trained(
             "inputs": [
                 [
                     source.model_dump(mode="json", include={"format", "adapter", "prepare"}),
-                    listing.revision,
+                    key_revision(source.origin, listing),
                     file_identities(source.origin, listing),
                 ]
                 for source, listing in inputs.values()

@@ -356,3 +356,6 @@ def test_a_mirror_gives_the_same_text(served: Served, everything: tuple[Path, Ma
     for name, record in streams(manifest, out).items():
         for part in ("documents", "tokens", "samples", "text_bytes", "licence", "lengths"):
             assert record[part] == whole[name][part], (name, part)
+        if record["origin"]["kind"] == "hub":
+            # Pinned: streams made from the hub and from its mirror are one.
+            assert record["key"] == whole[name]["key"], name
