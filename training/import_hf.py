@@ -21,11 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # Imported here: `--help` should not wait for torch.
     from training.hf.importing import import_hf
+    from training.run.overrides import model_options
 
-    _, notes = import_hf(args.folder, get_size(args.size), args.to)
+    size = get_size(args.size)
+    model, notes = import_hf(args.folder, size, args.to)
     for note in notes:
         print(f"note: {note}")
-    print(f"wrote {args.to}; train on with --load {args.to}")
+    own = {name: value for name, value in vars(model).items() if value != getattr(size, name)}
+    print(f"wrote {args.to}; train on with {f'--load {args.to} {model_options(own)}'.strip()}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from corpus.records.manifest import load_manifest
 from tests.training.trainer_kit import VOCAB, Ranks, build
+from training import import_hf
 from training.export import main
+from training.run.folder import load_weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -70,5 +73,20 @@ def test_card_states_what_the_run_did(tmp_path: Path) -> None:
     assert "| first | 8 | 2,048 | 8 |" in card and str(tmp_path) not in card
     config = json.loads((tmp_path / "more" / "config.json").read_text())
     assert config["max_position_embeddings"] == 32
+
+    # And so does one from the export of that, imported again; the weights are the same.
+    import_hf.main([str(tmp_path / "more"), "--size", "tiny", "--to", str(tmp_path / "in")])
+    ranks = Ranks(
+        [
+            "--size", "tiny", "--recipe", str(first), "--run-name", "back", *command[6:10], "--workers", "0",
+            "--set", "tokens=2048", "--set", "optimizer.lr=1e-12", "--load", str(tmp_path / "in"), "--until", "1",
+        ],
+        1, tmp_path / "log3",
+    )  # fmt: skip
+    assert ranks.wait() == 0, ranks.output()
+    (old, cfg), (new, same) = (load_weights(tmp_path / "runs" / name) for name in ("more", "back"))
+    assert cfg == same and all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
+    start = json.loads((tmp_path / "runs" / "back" / "run.json").read_text())["starts"][0]
+    assert start["loaded"] == {"path": str(tmp_path / "in"), "model": "tiny", "changed": {}}
     shutil.rmtree(tmp_path / "data")
     main([str(tmp_path / "runs" / "more"), "--to", str(tmp_path / "again")])  # the run's folder is enough

@@ -95,7 +95,8 @@ def test_what_is_not_there_or_not_whole_is_named(
     assert re.findall(r"corpus\.build \S*/?(r1_\w+)\.yaml --out", text) == list(CURRICULA["r1"])
     recipe = built / "recipes" / "mix.yaml"
     command = ["--size", "tiny", "--recipe", recipe, *places(built)]
-    assert "no checkpoint here" in error(capsys, *command, "--load", nowhere)
+    assert "no such run, folder or file" in error(capsys, *command, "--load", nowhere)
+    assert not (built / "runs" / "tiny-mix" / "run.json").exists()
     (tmp_path / "file").touch()
     assert "Choose another --out" in error(capsys, *command, "--out", tmp_path / "file")
     # With the package on the path or without: as if it were not installed.

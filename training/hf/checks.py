@@ -9,6 +9,7 @@ from typing import Any
 from corpus.base.errors import UserError
 from training.hf.config import hf_config
 from training.model.shapes import SIZES, ModelConfig
+from training.run.overrides import model_options
 
 MAX_NAMED = 6
 """Mismatches an error names before it only counts them."""
@@ -86,8 +87,8 @@ def adopt(cfg: ModelConfig, kind: str, config: dict[str, Any], where: str) -> tu
         found["global_layers"] = tuple(i for i, one in enumerate(types) if one == "full_attention")
     changes = {key: value for key, value in found.items() if value != getattr(cfg, key)}
     notes = [
-        f"{key} is {value} (the size's own: {getattr(cfg, key)}); keep it in training with the recipe key"
-        f" training.model.{key}"
+        f"{key} is {value} (the size's own: {getattr(cfg, key)}); keep it in training with"
+        f" {model_options({key: value})}, or training.model.{key} in the recipe"
         for key, value in changes.items()
     ]
     return dataclasses.replace(cfg, **changes), notes

@@ -109,6 +109,11 @@ def history_of(source: Source) -> History:
         loaded=shown(str(asked[0].load)) if asked and asked[0].load else None,
         settings=list(dict.fromkeys(_shown_setting(text) for each in asked for text in each.settings)),
         changes=[
+            f"{name} {was} -> {now}, against the weights loaded"
+            for start in begun[-1:]
+            for name, (was, now) in ((start.get("loaded") or {}).get("changed") or {}).items()
+        ]
+        + [
             f"{change}, from step {start['resumed']['step']:,} of {start['resumed']['phase']}"
             for start in starts
             for change in start["changed"]

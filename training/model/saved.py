@@ -26,17 +26,23 @@ def save_model(folder: Path, state: Mapping[str, Tensor], cfg: ModelConfig) -> N
     write_json(folder / MODEL_FILE, {"kind": "model", "format": 1, **dataclasses.asdict(cfg)})
 
 
-def load_model(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
-    """State dict and config of a folder that `save_model` filled; raises UserError when it is none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def read_model(folder: Path) -> ModelConfig:
+    """The shape of the model in a folder that `save_model` filled; raises UserError when it is none."""
     path = folder / MODEL_FILE
     fields = read_json(path)
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     if fields.pop("kind", None) != "model" or fields.pop("format", None) != 1 or set(fields) != known:
         raise UserError("was not written by this version of training.import_hf", where=str(path), fix="Import again.")
+    return model_config(fields)
+
+
+def load_model(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
+    """State dict and shape of the model in such a folder; raises UserError when it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    cfg = read_model(folder)
     try:
-        return load_file(str(folder / WEIGHTS_FILE)), model_config(fields)
+        return load_file(str(folder / WEIGHTS_FILE)), cfg
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder / WEIGHTS_FILE), fix="Import again.") from None

@@ -76,9 +76,16 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def start(self, options: Options, phases: list[Phase], resumed: dict[str, Any] | None) -> list[str]:
+    def start(
+        self,
+        options: Options,
+        phases: list[Phase],
+        resumed: dict[str, Any] | None,
+        loaded: dict[str, Any] | None = None,
+    ) -> list[str]:
         """Record this start in run.json and return what differs from the start before, one line per setting.
 
+        `resumed` is the phase and step it goes on from, `loaded` the weights of another run that it begins with.
         Raises UserError when the folder holds a run of another model or other phases.
         """
         known = read_json(self.record) if self.record.is_file() else None
@@ -100,6 +107,7 @@ class RunFolder:
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "processes": world_size(),
             "resumed": resumed,
+            "loaded": loaded,
             "changed": changes,
             "git": git_state(),
             "versions": versions(),

@@ -27,7 +27,7 @@ class Options:
     out: Path
     run_name: str | None
     load: Path | None
-    """A run, a checkpoint folder or a .safetensors file whose weights the first phase starts from."""
+    """A run, a checkpoint folder, a folder of training.import_hf or a .safetensors file to start from."""
     save_interval: int
     """Optimiser steps between checkpoints."""
     keep: int
@@ -46,6 +46,7 @@ class Options:
     scaled_down: bool
     """Train `sizes.scaled_down` of the size, on the recipe's tokenizer."""
     allow_changed_data: bool
+    allow_changed_model: bool
     parallel: Literal["ddp", "fsdp2"]
     precision: str | None
     compile: bool
@@ -76,8 +77,9 @@ def parse_args(argv: list[str] | None = None) -> Options:
         help="override a hyperparameter of every phase, e.g. optimizer.lr=1e-3, tokens=1e9, seed=3",
     )  # fmt: skip
     what.add_argument(
-        "--load", type=Path, metavar="RUN", help="start from the weights of a run, checkpoint or .safetensors"
-    )
+        "--load", type=Path, metavar="RUN",
+        help="start from the weights of a run, a checkpoint, an import_hf folder or a .safetensors",
+    )  # fmt: skip
     what.add_argument("--fit-vocab", action="store_true", help="resize the embedding to the recipe's tokenizer")
     what.add_argument(
         "--scaled-down", action="store_true",
@@ -111,6 +113,10 @@ def parse_args(argv: list[str] | None = None) -> Options:
     run.add_argument(
         "--allow-changed-data", action="store_true", help="resume although the data changed; recorded in the run"
     )
+    run.add_argument(
+        "--allow-changed-model", action="store_true",
+        help="--load weights although this model computes something else with them; recorded in the run",
+    )  # fmt: skip
     dry = parser.add_argument_group("dry run")
     dry.add_argument("--dry-run", action="store_true", help="print what would be trained, and estimates; needs no GPU")
     dry.add_argument(

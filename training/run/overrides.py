@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corpus.base.config import parse
 from corpus.base.errors import UserError, nearest
 from corpus.recipe.model import Recipe
-from corpus.recipe.training import Training
+from corpus.recipe.training import ModelOverrides, Training
 
 TOP_KEYS = ("tokens", "seed", "document_mask")
 """Recipe keys outside `training` that may be overridden; everything else is fixed by the build."""
@@ -38,6 +39,12 @@ def override(recipe: Recipe, settings: Iterable[str], where: str) -> Recipe:
             raise UserError(f"unknown hyperparameter '{key}'", where="--set", fix=nearest(".".join(parts), known))
         level[parts[-1]] = _value(text)
     return parse(Recipe, data, f"{where} with --set") if settings else recipe
+
+
+def model_options(fields: Mapping[str, Any]) -> str:
+    """The --set options, as typed in a shell, that give a model these fields; those no recipe can set are left out."""
+    known = [name for name in ModelOverrides.model_fields if name in fields]
+    return " ".join(f"--set {shlex.quote(f'model.{name}={json.dumps(fields[name])}')}" for name in known)
 
 
 def _value(text: str) -> Any:

@@ -30,6 +30,7 @@ from training.run.phase_teacher import build_distiller
 from training.run.phases import Phase
 from training.run.plotting import draw
 from training.run.ranks import StopSignal, on_first
+from training.run.starting_weights import StartingWeights, check_weights, find_weights
 from training.run.world import microbatch, world_size
 
 DIST_SECONDS = 1800.0
@@ -50,9 +51,9 @@ def run(options: Options, phases: list[Phase]) -> None:
     if world_size() > 1 or options.parallel == "fsdp2":
         dist.initialize_dist(device, DIST_SECONDS)
     folder = RunFolder(options.out / run_name(options, phases))
-    found = on_first(lambda: _open(folder, options, phases))
+    found, weights = on_first(lambda: _open(folder, options, phases))
     ends = last_steps(phases, options.until)
-    first, start = position(options, phases, found)
+    first, start = position(phases, found, weights)
     if dist.get_global_rank() == 0 and (first == len(phases) or start.step >= ends[first]):
         print(f"nothing left to train: {folder.root} is where this command ends", flush=True)
     for phase in phases[first:]:
@@ -79,13 +80,14 @@ def last_steps(phases: list[Phase], until: int | None) -> list[int]:
     return ends
 
 
-def position(options: Options, phases: list[Phase], found: tuple[Path, Record] | None) -> tuple[int, Start]:
+def position(
+    phases: list[Phase], found: tuple[Path, Record] | None, weights: StartingWeights | None
+) -> tuple[int, Start]:
     """The phase that comes next (one past the last when all are done) and what it starts from."""
     if found is None:
-        if options.load is None:
+        if weights is None:
             return 0, Start()
-        path = options.load if options.load.is_file() else latest_checkpoint(options.load)
-        return 0, Start(path, None, path.is_dir() and phases[0].recipe.training.carry_optimizer)
+        return 0, Start(weights.path, None, weights.optimizer and _carries(phases, 0))
     path, record = found
     if record.finished:
         return record.phase + 1, Start(path, None, _carries(phases, record.phase + 1))
@@ -96,16 +98,27 @@ def _carries(phases: list[Phase], index: int) -> bool:
     return index < len(phases) and phases[index].recipe.training.carry_optimizer
 
 
-def _open(folder: RunFolder, options: Options, phases: list[Phase]) -> tuple[Path, Record] | None:
-    """Rank 0's part of a start: lock the run, find its newest intact checkpoint, record this start."""
+def _open(
+    folder: RunFolder, options: Options, phases: list[Phase]
+) -> tuple[tuple[Path, Record] | None, StartingWeights | None]:
+    """Rank 0's part of a start: lock the run, find its newest intact checkpoint or what --load names, record this."""
     folder.lock()
     found = checkpoint.newest_good(folder.checkpoints, lambda text: print(f"warning: {text}", flush=True))
     record = found[1] if found else None
-    changes = folder.start(options, phases, {"phase": record.recipe, "step": record.step} if record else None)
+    weights = loaded = None
+    if options.load and not record:
+        weights = find_weights(options.load)
+        differs = check_weights(weights, phases[0], options.load, allow=options.allow_changed_model)
+        loaded = {"path": str(options.load), "model": weights.model and weights.model.name, "changed": differs}
+        for name, (was, now) in differs.items():
+            print(f"note: {name} is {was} in the weights loaded, {now} in {phases[0].name}", flush=True)
+        if weights.model is None:
+            print(f"note: {options.load} does not say how its model computes; taken as {phases[0].name}'s", flush=True)
+    changes = folder.start(options, phases, {"phase": record.recipe, "step": record.step} if record else None, loaded)
     for change in changes:
         print(f"note: changed since the last start: {change}", flush=True)
     folder.truncate_metrics(record.phase if record else 0, record.step if record else 0)
-    return found
+    return found, weights
 
 
 def _finish(folder: RunFolder, phases: list[Phase]) -> None:

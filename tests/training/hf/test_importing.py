@@ -277,5 +277,9 @@ def test_command_writes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture
     cfg = SIZES["tiny"].with_vocab(300)
     exported(cfg, tmp_path / "hf")
     main([str(tmp_path / "hf"), "--size", "tiny", "--to", str(tmp_path / "in")])
-    assert "--load" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(f"train on with --load {tmp_path / 'in'}\n")
     assert load_model(tmp_path / "in")[1] == cfg
+    exported(dataclasses.replace(cfg, rope_theta=8e6, qk_norm=False), tmp_path / "other")
+    main([str(tmp_path / "other"), "--size", "tiny", "--to", str(tmp_path / "other-in")])
+    flags = "--set model.rope_theta=8000000.0 --set model.qk_norm=false"
+    assert f"--load {tmp_path / 'other-in'} {flags}\n" in capsys.readouterr().out
