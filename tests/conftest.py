@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
+
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# Speed is not judged: neither an example of a property test nor making it has a time limit.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 WORDS = "the quick brown fox jumps over a lazy dog while éclair 数学 def return x1 == 42; naïve — “quoted”\n\t".split(
     " "
@@ -31,7 +38,9 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **extra}
 
 
-def run_command(*args: str, cwd: Path = ROOT, timeout: float = 240, **extra: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *args: str, cwd: Path = ROOT, timeout: float = PATIENCE, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run `python ARGS`, capturing its output."""
     return subprocess.run(
         [sys.executable, *args], cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=timeout

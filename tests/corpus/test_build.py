@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from corpus.records.stream import load_stream
 from corpus.streams.samples import decode_samples, read_samples
 from corpus.tokenization.pack import join_tail
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
+from tests.waiting import PATIENCE, wait_until
 
 MakeRecipe = Callable[..., Path]
 
@@ -124,12 +125,12 @@ def test_same_bytes_after_kills_at_random_points(built: tuple[Path, Path, Manife
     for _ in range(3):
         before = len(list((data / "streams").glob("*/units/*")))
         process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
         target = before + rng.randint(1, 3)  # units to wait for before the kill
-        while time.monotonic() < deadline and process.poll() is None:
-            if len(list((data / "streams").glob("*/units/*"))) >= target:
-                break
-            time.sleep(0.002)
+        wait_until(
+            lambda: len(list((data / "streams").glob("*/units/*"))) >= target,  # noqa: B023 - called before it changes
+            lambda: process.poll() is None,  # noqa: B023
+            pause=0.002,
+        )
         landed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -143,17 +144,17 @@ def test_a_killed_worker_is_replaced(built: tuple[Path, Path, Manifest], tmp_pat
     data = tmp_path / "data"
     command = [sys.executable, "-m", "corpus.build", str(recipe), "--out", str(data), "--workers", "2"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
-    killed = 0
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and killed < 2:
+    killed = []
+
+    def kill() -> bool:
         for mark in data.glob(".build/*/run-*/running-*"):
-            try:
+            with contextlib.suppress(ValueError, ProcessLookupError, FileNotFoundError):
                 os.kill(int(mark.read_text()), signal.SIGKILL)
-                killed += 1
-            except (ValueError, ProcessLookupError, FileNotFoundError):
-                continue
-        time.sleep(0.002)
-    _, errors = process.communicate(timeout=120)
+                killed.append(mark)
+        return len(killed) >= 2
+
+    wait_until(kill, lambda: process.poll() is None, pause=0.002)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert killed
     assert tree_hashes(data) == tree_hashes(out)

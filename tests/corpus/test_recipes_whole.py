@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from corpus.streams.samples import decode_samples
 from tests.conftest import ROOT, environment, run_command, user_error
 from tests.hub_fixtures import SMALL_VOCABULARY, TOKEN, Expected, fill, revision_of, small_tokenizer
 from tests.loopback_hub import Fault, Faults, LoopbackHub
+from tests.waiting import wait_until
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "sample")
 TRUE_TOKENIZER = {"r1_phase2": 128_256, "pro_phase1": 202_048, "mobilellm": SMALL_VOCABULARY}
@@ -299,16 +299,15 @@ def test_a_build_killed_while_it_downloads_goes_on(
     served: Served, everything: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     recipe, out = write_recipe(tmp_path, "some", SOME), tmp_path / "data"
-    served.hub.faults.slow("stackexchange.jsonl", seconds=0.05)
+    served.hub.faults.slow("stackexchange.jsonl", seconds=0.3)
     env = environment(**served.environment())
     process = subprocess.Popen(
         [sys.executable, *served.command(recipe, out)], cwd=ROOT, env=env, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(path.stat().st_size > 500_000 for path in out.glob("downloads/partial/*.part")):
-            break
-        time.sleep(0.01)
+    assert wait_until(
+        lambda: any(path.stat().st_size > 150_000 for path in out.glob("downloads/partial/*.part")),
+        lambda: process.poll() is None,
+    )
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     served.hub.faults.clear()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from corpus.base.errors import UserError
+from tests.waiting import PATIENCE
 
 SEQ_LEN = 15
 BOS = 7
@@ -88,7 +89,7 @@ def run_ranks(job: Callable[..., Any], world: int = 1, nodes: int = 1, **argumen
             good, value = False, f"a rank died with exit code {process.exitcode}"
         (results if good else failures).append(value)
     for process, _ in started:
-        process.join(20)
+        process.join(PATIENCE)
         process.kill()
     for failure in failures:
         raise failure if isinstance(failure, UserError) else RuntimeError("\n".join(map(str, failures)))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.trainer_kit import ROOT, Ranks, build, metrics, trajectory
+from tests.waiting import PATIENCE
 from training.run import checkpoint
 
 
@@ -50,7 +51,7 @@ def test_two_launchers_are_two_nodes_of_one_run(tmp_path: Path) -> None:
                 subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
             )
     try:
-        codes = [launcher.wait(200) for launcher in launchers]
+        codes = [launcher.wait(PATIENCE) for launcher in launchers]
     finally:
         for launcher in launchers:
             if launcher.poll() is None:

@@ -17,6 +17,7 @@ import yaml
 
 from corpus.base.errors import UserError
 from tests.training.trainer_kit import ROOT, Ranks, build, metrics, recipe_dict, trajectory
+from tests.waiting import PATIENCE, wait_until
 from training.model.shapes import CURRICULA
 from training.run import checkpoint
 from training.run import folder as runs
@@ -263,13 +264,11 @@ def test_composer_launches_it_and_sigterm_saves_and_exits_with_zero(tmp_path: Pa
             cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 150
-        while len(metrics(run)) < 3:
-            assert time.monotonic() < deadline and launcher.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.02)
+        stepping = wait_until(lambda: len(metrics(run)) >= 3, lambda: launcher.poll() is None)
+        assert stepping, (tmp_path / "log").read_text()
     finally:
         launcher.send_signal(signal.SIGTERM)
-        code = launcher.wait(60)
+        code = launcher.wait(PATIENCE)
     assert code == 0, (tmp_path / "log").read_text()
     saved = checkpoint.listing(run / "checkpoints")
     assert len(saved) == 1 and checkpoint.verify(saved[0]).step == len(metrics(run)) < 400

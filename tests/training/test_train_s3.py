@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import environment
 from tests.corpus.streams.test_s3 import Store
 from tests.corpus.streams.test_s3 import pytestmark as pytestmark
 from tests.training.trainer_kit import ROOT, build, trajectory
+from tests.waiting import PATIENCE
 
 
 def train(folder: Path, name: str, data: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -20,11 +19,10 @@ def train(folder: Path, name: str, data: str, **extra: str) -> subprocess.Comple
     places = ["--data", data, "--out", str(folder / "runs"), "--cache", str(folder / "cache")]
     return subprocess.run(
         [sys.executable, "training/train.py", *arguments, *places],
-        cwd=ROOT, env=environment(**extra), capture_output=True, text=True, timeout=240,
+        cwd=ROOT, env=environment(**extra), capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
 
 
-@pytest.mark.timeout(600)
 def test_training_from_a_store_takes_the_same_steps(tmp_path: Path) -> None:
     build(tmp_path)
     data = tmp_path / "data"

@@ -22,6 +22,7 @@ from streaming import MDSWriter
 from corpus.recipe.model import Recipe, load_recipe
 from corpus.records.manifest import Manifest, ManifestSource
 from corpus.records.stream import Documents, Tokenizer
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, SEQ_LEN, BATCH = 512, 32, 8
@@ -123,7 +124,7 @@ class Ranks:
         for process in self.processes:
             process.start()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Exit code: the first that is not 0, upon which the others get SIGTERM, as from the launcher."""
         deadline = time.monotonic() + seconds
         first = 0
@@ -146,7 +147,7 @@ class Ranks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
-    def wait_for(self, condition: Any, seconds: float = 90) -> None:
+    def wait_for(self, condition: Any, seconds: float = PATIENCE) -> None:
         """Until `condition()` holds; fails when the processes end before."""
         deadline = time.monotonic() + seconds
         while not condition():

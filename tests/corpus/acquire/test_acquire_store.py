@@ -16,6 +16,7 @@ from corpus.acquire.origins import HubOrigin
 from corpus.base.errors import UserError
 from corpus.catalogue.models import Source
 from tests.loopback_hub import LoopbackHub
+from tests.waiting import PATIENCE, wait_until
 
 SIZE = 100_000
 
@@ -51,9 +52,9 @@ def test_processes_that_want_one_file_download_it_once(hub, config, make_source,
     for child in children:
         child.start()
     ready.set()
-    assert [out.get(timeout=30) for _ in children] == [SIZE, SIZE]
+    assert [out.get(timeout=PATIENCE) for _ in children] == [SIZE, SIZE]
     for child in children:
-        child.join(10)
+        child.join(PATIENCE)
     assert hub.sent("/lfs/") == SIZE
 
 
@@ -78,10 +79,10 @@ def test_a_fetch_waits_for_files_in_use(hub, config, make_source, monkeypatch):
     source, listing = numbered(hub, make_source, config, 2)
     first = fetch(source, listing, listing.files[0], config)
     timer = threading.Timer(0.5, release, (source, listing.files[0], config))
-    timer.start()
     started = time.monotonic()
+    timer.start()
     second = fetch(source, listing, listing.files[1], config)
-    assert time.monotonic() - started > 0.4
+    assert time.monotonic() - started >= 0.5
     assert (first.exists(), second.exists()) == (False, True)
     monkeypatch.setattr(store, "STALL_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"waited .* for 100,000 bytes of the cache.*fewer workers"):
@@ -97,8 +98,8 @@ def test_a_dead_process_does_not_hold_its_files(hub, config, make_source):
     ready.set()
     child = context.Process(target=fetch_in_child, args=(source, listing, config, ready, out), daemon=True)
     child.start()
-    assert out.get(timeout=30) == SIZE
-    child.join(10)
+    assert out.get(timeout=PATIENCE) == SIZE
+    child.join(PATIENCE)
     fetch(source, listing, listing.files[1], config)
     assert held(config) == ["1"]
     release(source, listing.files[1], config)
@@ -178,10 +179,7 @@ def test_prefetching_stays_ahead_within_the_bound(hub, config, make_source):
     order = [("s", file.name) for file in listing.files]
     most = 0
     with Prefetcher({"s": source}, {"s": listing}, order, config, threads=2):
-        deadline = time.monotonic() + 10
-        while len(held(config)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(held(config)) == 3
+        assert wait_until(lambda: len(held(config)) == 3)
         for number, file in enumerate(listing.files):
             path = fetch(source, listing, file, config)
             assert path.read_bytes() == bytes([number]) * SIZE
@@ -203,11 +201,9 @@ def test_units_in_another_order_than_planned_still_finish(hub, config, make_sour
 
 def test_a_prefetcher_stops_in_the_middle_of_a_download(hub, config, make_source):
     source, listing = numbered(hub, make_source, config, 1)
-    hub.faults.slow("/lfs/", seconds=0.5)
+    hub.faults.slow("/lfs/", seconds=2)  # twice: long enough to be stopped within
     with Prefetcher({"s": source}, {"s": listing}, [("s", "data/0")], config):
-        deadline = time.monotonic() + 10
-        while not hub.count("/lfs/") and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert wait_until(lambda: hub.count("/lfs/"))
     assert not held(config)
     assert fetch(source, listing, listing.files[0], config).stat().st_size == SIZE
     assert hub.sent("/lfs/") < 2 * SIZE

@@ -127,9 +127,9 @@ def test_pii_finds_what_the_whole_text_search_finds(pieces: list[str]) -> None:
 
 def test_pii_is_fast_on_long_unbroken_runs() -> None:
     hostile = "me@here.org " + "abcd+/" * 200_000
-    start = time.perf_counter()
+    start = time.process_time()  # work done, whatever else the machine does
     assert run({"step": "pii"}, hostile)[1].startswith("email@example.com abcd")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 QUALITY = ["gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality"]

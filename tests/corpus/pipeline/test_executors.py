@@ -23,6 +23,7 @@ import yaml
 from corpus.pipeline.heartbeat import ParentBeat
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
+from tests.waiting import PATIENCE, wait_until
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
@@ -56,7 +57,7 @@ def start_build(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]
 
 def kill_worker(out: Path, process: subprocess.Popen[str], which: Callable[[int], int]) -> int:
     """Wait until a worker writes a unit, kill the process ``which`` makes of its id, and return the worker's id."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
         for mark in out.glob(".build/*/run-*/running-*"):
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -99,22 +100,23 @@ def test_options_are_checked_before_any_work(small: tuple[Path, dict[str, str]],
 
 
 def test_a_worker_lives_as_long_as_its_build_gives_signs_of_life(tmp_path: Path) -> None:
-    build_side = ParentBeat(tmp_path, lost_after=1.2)
+    build_side = ParentBeat(tmp_path, lost_after=3)
     code = (
         "import time, pathlib; from corpus.pipeline.marks import UnitMarks\n"
-        f"with UnitMarks(pathlib.Path({str(tmp_path)!r}), 0): time.sleep(60)"
+        f"with UnitMarks(pathlib.Path({str(tmp_path)!r}), 0): time.sleep({PATIENCE})"
     )
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment())
     mark = tmp_path / "running-0"
-    seen = set()
-    until = time.monotonic() + 30
-    while len(seen) < 12 and time.monotonic() < until:  # 12 beats are twice the silence that would end it
+    seen: set[int] = set()
+
+    def followed() -> bool:
         build_side.beat()
         with contextlib.suppress(FileNotFoundError):
             seen.add(json.loads(mark.read_bytes())["beat"])
-        time.sleep(0.05)
-    assert worker.poll() is None and len(seen) == 12
-    assert worker.wait(20) == 3
+        return len(seen) >= 9  # six beats are the silence that would end it
+
+    assert wait_until(followed, lambda: worker.poll() is None, pause=0.05)
+    assert worker.wait(PATIENCE) == 3
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,6 @@ def ray_address() -> Iterator[str]:
 
 
 @needs_ray
-@pytest.mark.timeout(600)  # two lost workers are waited for: long where other programs run
 def test_ray_gives_the_same_bytes_though_workers_are_killed(
     small: tuple[Path, dict[str, str]], ray_address: str, tmp_path: Path
 ) -> None:
@@ -144,7 +145,7 @@ def test_ray_gives_the_same_bytes_though_workers_are_killed(
     # The whole Ray worker: Ray notices. Then only the process it forked for the unit: only its silence tells.
     kill_worker(out, process, parent_of)
     kill_worker(out, process, lambda pid: pid)
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert "on ray" in errors
     assert tree_hashes(out) == wanted
@@ -232,15 +233,14 @@ def slurm() -> Iterator[str]:
         return started[-1]
 
     def is_idle(daemon: subprocess.Popen[bytes]) -> bool:
-        deadline = time.monotonic() + 30
-        while daemon.poll() is None and time.monotonic() < deadline:
-            state = subprocess.run(
-                ["sinfo", "--noheader", "--format=%T"], env=environment(SLURM_CONF=str(conf)), capture_output=True
-            )
-            if state.stdout.strip() == b"idle":
-                return True
-            time.sleep(0.5)
-        return False
+        command = ["sinfo", "--noheader", "--format=%T"]
+        env = environment(SLURM_CONF=str(conf))
+        return wait_until(
+            lambda: subprocess.run(command, env=env, capture_output=True).stdout.strip() == b"idle",
+            lambda: daemon.poll() is None,
+            pause=0.5,
+            patience=120,
+        )
 
     try:
         start("munged", "--foreground", "--force", f"--key-file={key}", *flags)
@@ -280,7 +280,7 @@ def test_slurm_gives_the_same_bytes_though_a_worker_is_killed(
     out = tmp_path / "data"
     process = start_build(recipe, out, "--executor", "slurm", "--executor-options", str(file))
     kill_worker(out, process, lambda pid: pid)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert "2 workers on slurm" in errors
     assert tree_hashes(out) == wanted
@@ -301,12 +301,8 @@ def test_a_build_that_is_stopped_takes_its_slurm_jobs_along(
 
     options_file(tmp_path, partition="main", time="0:10:00", mem_per_cpu_gb=1)
     process = start_build(recipe, tmp_path / "data", *command)
-    deadline = time.monotonic() + 120
-    while not queue() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    assert wait_until(queue, lambda: process.poll() is None, pause=0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "run the same command again" in errors
-    while (left := queue()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not left
+    assert wait_until(lambda: not queue(), pause=0.5)

@@ -19,6 +19,7 @@ from corpus.report.html import control_name, link, text
 from corpus.report.page import write_report
 from corpus.report.samples import TokenBytes
 from tests.conftest import documents, recipe_dict, run_command, user_error, write_jsonl
+from tests.waiting import PATIENCE
 
 HOSTILE = [
     "<script>document.title = 'owned'</script>",
@@ -291,7 +292,7 @@ def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
         f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--dump-dom",
     ]  # fmt: skip
-    result = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, timeout=120)
+    result = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, timeout=PATIENCE)
     console = [line for line in result.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout.decode("utf-8"), console

@@ -41,7 +41,9 @@ def _by_library(folder: Path, rows: np.ndarray, shard_bytes: int) -> None:
             out.write({"ids": row})
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     count=st.integers(0, 40),
     seq_len=st.integers(1, 9),

@@ -19,6 +19,7 @@ import yaml
 
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("boto3", "moto", "flask")),
@@ -184,7 +185,7 @@ def test_a_killed_upload_goes_on_and_calls_nothing_complete_before(
         [sys.executable, *command], cwd=ROOT, env=environment(**store.settings), stderr=subprocess.DEVNULL
     )
     try:
-        assert store.holding.wait(120)
+        assert store.holding.wait(PATIENCE)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -245,12 +244,16 @@ def _stall(data: Path) -> list[str]:
     made = loader(data, stall_seconds=0.4)
     records: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("training.data.dataset").addHandler(handler)
     # Whoever holds the cache lock holds up every worker that needs a shard.
     with open(made.dataset._cache_filelock_path, "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        threading.Timer(1.5, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+
+        def emit(record: logging.LogRecord) -> None:
+            records.append(record.getMessage())
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        handler.emit = emit  # type: ignore[method-assign]
         next(iter(made))
     return records
 

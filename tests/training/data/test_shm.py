@@ -15,6 +15,7 @@ import pytest
 
 from corpus.base.errors import UserError
 from tests.training.loader_ranks import SEQ_LEN, free_port, rank_environment, start_rank, write_stream
+from tests.waiting import PATIENCE, wait_until
 
 SHM = Path("/dev/shm")
 
@@ -65,7 +66,7 @@ class Run:
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            process.join(10)
+            process.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, star
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     assert len(children) >= 2
     os.kill(parent, signal.SIGKILL)  # only the parent: its group lives on
-    run.ranks[0][0].join(10)
+    run.ranks[0][0].join(PATIENCE)
 
     def ended(pid: str) -> bool:
         try:
@@ -157,17 +158,14 @@ def test_workers_end_with_their_killed_parent(stream: Path, tmp_path: Path, star
             return True
         return state == "Z"
 
-    deadline = time.monotonic() + 10
-    while not all(map(ended, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all(map(ended, children))
+    assert wait_until(lambda: all(map(ended, children)), pause=0.05)
     from training.data.shm import remove_stale
 
-    remove_stale()
-    while segments(number) and time.monotonic() < deadline + 20:  # whoever else held on may be ending still
-        time.sleep(0.2)
+    def removed() -> bool:
         remove_stale()
-    assert not segments(number)
+        return not segments(number)
+
+    assert wait_until(removed, pause=0.2)  # whoever else held on may be ending still
 
 
 def test_segments_without_an_owner_file_are_left_alone() -> None:
