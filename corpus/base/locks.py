@@ -17,7 +17,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def exclusive(self, *, wait: bool = True) -> bool:
         """Take it for this holder alone; without ``wait``, False when somebody else has it."""

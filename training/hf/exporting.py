@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from corpus.base.files import write_json
@@ -18,6 +17,7 @@ from training.hf.output import new_folder
 from training.hf.source import open_source
 from training.hf.tokenizer import check_tokenizer, marks_of, tokenizer_files
 from training.hf.weights import WEIGHTS_FILE, to_hf
+from training.model.saved import save_tensors
 from training.model.shapes import ModelConfig
 
 
@@ -56,7 +56,7 @@ def export_hf(
             write_json(folder / name, content)
         card = model_card(cfg, context=context, history=history)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        save_file(to_hf(state_dict, cfg), str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+        save_tensors(to_hf(state_dict, cfg), folder / WEIGHTS_FILE)
 
 
 def export_run(path: Path, out_dir: Path) -> None:

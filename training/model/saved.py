@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +20,21 @@ MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def save_model(folder: Path, state: Mapping[str, Tensor], cfg: ModelConfig) -> None:
-    """Write both files into an existing folder; `state` is MobileLM's."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a .safetensors file with the rights that any new file has."""
     from safetensors.torch import save_file
 
-    save_file(dict(state), str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    path.touch()
+    rights = stat.S_IMODE(path.stat().st_mode)
+    # It writes through a temporary file, whose rights shut everyone else out.
+    save_file(dict(tensors), str(path), metadata={"format": "pt"})
+    with contextlib.suppress(OSError):  # file systems without rights have nobody to shut out
+        path.chmod(rights)
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], cfg: ModelConfig) -> None:
+    """Write both files into an existing folder; `state` is MobileLM's."""
+    save_tensors(state, folder / WEIGHTS_FILE)
     write_json(folder / MODEL_FILE, {"kind": "model", "format": 1, **dataclasses.asdict(cfg)})
 
 

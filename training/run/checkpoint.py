@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, fsync_dir, publish_dir, read_json, write_json
+from training.model.saved import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,13 +111,12 @@ def write(folder: Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor],
     `facts` are Record's fields but `files`. Raises UserError when the disk refuses, leaving earlier checkpoints alone.
     """
     import torch
-    from safetensors.torch import save_file
 
     beside = folder / f".writing.{os.getpid()}"
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside / WEIGHTS_FILE)
+        save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, beside / WEIGHTS_FILE)
         with (beside / STATE_FILE).open("wb") as stream:
             hashed = _HashedFile(stream)
             torch.save(dict(state), cast(IO[bytes], hashed))
