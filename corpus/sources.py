@@ -93,6 +93,36 @@ def _check(name: str, as_json: bool, mirror: Path | None) -> int:
     return 0 if result.problem is None else 1
 
 
+def _pins(data: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from corpus.catalogue.pins import pins
+
+    found = pins(data / "downloads" if data.is_dir() else None)
+    if as_json:
+        print(json.dumps([asdict(pin) for pin in found], indent=2, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from corpus.report.tables import console
+
+    table = Table(title=f"{len(found)} upstreams and the state they are read at", title_justify="left")
+    for column in ("upstream", "revision", "first asked", "sources"):
+        table.add_column(column, overflow="fold")
+    for pin in found:
+        revision = pin.revision or "(no revisions: by size and ETag)"
+        if pin.revision is not None and not pin.pinned:
+            revision += f" = {pin.commit}" if pin.commit else " (not pinned)"
+        table.add_row(escape(pin.upstream), escape(revision), pin.first_asked or "", ", ".join(pin.sources))
+    out = console()
+    out.print(table)
+    loose = [pin.upstream for pin in found if pin.revision is not None and not pin.pinned]
+    out.print(
+        f"not pinned: {', '.join(loose) or 'none'}; a data folder keeps what they stood for first", highlight=False
+    )
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m corpus.sources",
@@ -101,6 +131,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("name", nargs="?", help="a source of the catalogue")
     parser.add_argument("--check", action="store_true", help="ask what is there; exits 1 when it cannot be read")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="check a local mirror of the hub instead")
+    parser.add_argument(
+        "--pins", action="store_true", help="show the revision each upstream is read at, and what is not pinned"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), metavar="DIR", help="with --pins: whose first answers are shown"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(argv)
 
@@ -109,7 +145,11 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     with command():
         args = _arguments(argv)
-        if args.name is None:
+        if args.pins:
+            if args.name is not None:
+                raise UserError("is about all sources", where="--pins", fix="Leave the name out.")
+            _pins(args.data, args.json)
+        elif args.name is None:
             if args.check:
                 raise UserError("--check needs the name of a source", fix="`python -m corpus.sources` lists them.")
             _list(args.json)

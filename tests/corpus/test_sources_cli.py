@@ -4,6 +4,7 @@ import json
 
 import yaml
 
+from corpus.acquire.disk import short_hash, write_note
 from corpus.catalogue.load import load_catalogue
 from corpus.sources import main
 
@@ -79,3 +80,23 @@ def test_embedded_sources_are_always_there(capsys):
     code, out, _ = run(capsys, "python_code", "--check", "--json")
     facts = json.loads(out)
     assert code == 0 and facts["reachable"] and facts["files"] == 1 and facts["bytes"] > 100_000
+
+
+def test_pins_tell_what_is_read_and_what_is_not_pinned(capsys, tmp_path):
+    write_note(
+        tmp_path / "downloads/listings/hub" / f"ref-{short_hash('allenai/tulu-3-sft-olmo-2-mixture-0225@main')}.json",
+        {"commit": "7" * 40, "resolved": "2026-11-25"},
+    )
+    code, out, _ = run(capsys, "--pins", "--data", tmp_path, "--json")
+    assert code == 0
+    found = {(pin["upstream"], pin["revision"]): pin for pin in json.loads(out)}
+    for name, source in load_catalogue().items():
+        if source.origin.kind == "hub":
+            assert name in found[source.origin.repo, source.origin.revision]["sources"]
+    loose = {pin["upstream"] for pin in found.values() if pin["revision"] and not pin["pinned"]}
+    # Nobody publishes a commit of these two.
+    assert loose == {"allenai/tulu-3-sft-olmo-2-mixture-0225", "nvidia/Nemotron-Pretraining-Dataset-sample"}
+    tulu = found["allenai/tulu-3-sft-olmo-2-mixture-0225", "main"]
+    assert (tulu["commit"], tulu["first_asked"]) == ("7" * 40, "2026-11-25")
+    shown = run(capsys, "--pins", "--data", tmp_path / "none")[1]
+    assert "not pinned: allenai/tulu-3-sft-olmo-2-mixture-0225, nvidia/Nemotron-Pretraining-Dataset-sample" in shown

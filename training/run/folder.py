@@ -9,16 +9,16 @@ RUN/checkpoints/  RUN/tensorboard/  RUN/loss.png
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from corpus.base.errors import UserError
 from corpus.base.files import atomic_write, read_json, write_json
+from corpus.base.locks import Lock
 from corpus.records.manifest import MANIFEST_FILE
 from corpus.streams.store import copy_folder
 from training.model.shapes import ModelConfig, model_config
@@ -31,8 +31,8 @@ from training.run.world import world_size
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOCK_PATIENCE = 60.0
-"""Seconds to wait for an earlier command of the same run to finish saving."""
+LOCK_PATIENCE = 100.0
+"""Seconds to wait for an earlier command of the same run to finish saving, or for NFS to notice (90 s) that it died."""
 
 
 class RunFolder:
@@ -45,30 +45,26 @@ class RunFolder:
         self.tensorboard = root / "tensorboard"
         self.plot = root / "loss.png"
         self.record = root / "run.json"
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
 
     def lock(self) -> None:
         """Take the run for this process; raises UserError when another command keeps training it."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.root / ".lock").open("w")
+            self._lock = Lock(self.root / ".lock")
         except OSError as error:
             raise UserError(
                 f"cannot be written: {error.strerror}", where=str(self.root), fix="Choose another --out."
             ) from None
         deadline = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        "another command is training this run",
-                        where=str(self.root),
-                        fix="Stop it, or choose another --run-name.",
-                    ) from None
-                time.sleep(0.2)
+        while not self._lock.exclusive(wait=False):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    "another command is training this run",
+                    where=str(self.root),
+                    fix="Stop it, or choose another --run-name.",
+                )
+            time.sleep(0.2)
 
     def unlock(self) -> None:
         """Give the run up."""
