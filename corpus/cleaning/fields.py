@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from corpus.cleaning.step import DocumentStep, StepFunction
+from corpus.documents.fields import value_or_none
 
 if TYPE_CHECKING:
     from datatrove.data import Document
@@ -19,7 +20,7 @@ class ScoreStep(DocumentStep):
 
     step: Literal["score"] = "score"
     field: str = "score"
-    """Record field with the score (a number, or text that is one); dots descend into objects."""
+    """Record field with the score (a number, or text that is one); a key as it stands, else dots descend."""
     minimum: float
     """Lowest score kept."""
 
@@ -39,7 +40,7 @@ class LanguageStep(DocumentStep):
     languages: tuple[str, ...] = Field(min_length=1)
     """Language codes to keep, spelled as the source spells them (upper and lower case are equal)."""
     field: str = "language"
-    """Record field with the language code; dots descend into objects."""
+    """Record field with the language code; a key as it stands, else dots descend."""
 
     def needs(self) -> frozenset[str]:
         """The field."""
@@ -59,7 +60,7 @@ class Score:
 
     def __call__(self, document: Document) -> str | None:
         """Reasons: score.missing, score.below_minimum."""
-        value = metadata_field(document.metadata, self.field)
+        value = value_or_none(document.metadata, self.field)
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             return "score.missing"
         try:
@@ -80,19 +81,7 @@ class Language:
 
     def __call__(self, document: Document) -> str | None:
         """Reasons: language.missing, language.other."""
-        value = metadata_field(document.metadata, self.field)
+        value = value_or_none(document.metadata, self.field)
         if not isinstance(value, str) or not value:
             return "language.missing"
         return None if value.casefold() in self.languages else "language.other"
-
-
-def metadata_field(metadata: dict[str, Any], field: str) -> Any:
-    """The value at ``field``: a key as it stands, else dots descend into objects; None when there is none."""
-    if field in metadata:
-        return metadata[field]
-    value: Any = metadata
-    for part in field.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value

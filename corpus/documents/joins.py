@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,12 +19,12 @@ from corpus.acquire.origins import Origin
 from corpus.base.errors import UserError
 from corpus.base.files import publish_dir, write_json
 from corpus.base.locks import locked
-from corpus.documents.compression import open_decompressed
-from corpus.documents.fields import value_at
+from corpus.documents.compression import open_decompressed, reading
+from corpus.documents.fields import top_level, value_or_none
 from corpus.documents.prepare import AlignedLines, Lookup, RecoveredQuestions
 from corpus.documents.read import read_piece
 from corpus.documents.readable import Readable
-from corpus.documents.record import BadRecord
+from corpus.documents.record import BadRecord, Unreadable
 from corpus.documents.units import WHOLE
 
 PART_BYTES = 256 << 20
@@ -85,7 +85,7 @@ class _Parts:
 
     def write(self, record: dict[str, Any]) -> None:
         try:
-            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
+            line = orjson.dumps(record, _unreadable, orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
         except orjson.JSONEncodeError:
             # Too deeply nested, or of a type JSON has not: goes on as an unreadable record does.
             line = b"{}\n"
@@ -96,6 +96,12 @@ class _Parts:
             self.number, self.room = self.number + 1, PART_BYTES
         self.stream.write(line)
         self.room -= len(line)
+
+
+def _unreadable(value: Any) -> None:
+    """What JSON has in the place of a value that cannot be held: null."""
+    if not isinstance(value, Unreadable):
+        raise TypeError
 
 
 def _aligned_lines(spec: AlignedLines, files: Mapping[str, Path], parts: _Parts) -> dict[str, Any]:
@@ -109,7 +115,7 @@ def _aligned_lines(spec: AlignedLines, files: Mapping[str, Path], parts: _Parts)
     counts = {"records": 0, "unreadable": 0}
     for records_name, labels_name in zip(*pairs, strict=True):
         number = 0
-        with open_decompressed(files[labels_name], labels_name) as stream:
+        with reading(labels_name), open_decompressed(files[labels_name], labels_name) as stream:
             labels = (line for line in stream if line.strip())
             for record in _records(files[records_name], records_name, "jsonl", None):
                 label = next(labels, None)
@@ -133,8 +139,8 @@ def _aligned_lines(spec: AlignedLines, files: Mapping[str, Path], parts: _Parts)
 def _recovered_questions(
     spec: RecoveredQuestions, source: Readable, files: Mapping[str, Path], parts: _Parts, database: Path
 ) -> dict[str, Any]:
-    keep = source.adapter.columns()
-    columns = None if keep is None else list(dict.fromkeys([*keep, "dataset", "split", "index"]))
+    keep = source.adapter.needs()
+    fields = keep | {"dataset", "split", "index"}
     counts: dict[str, Any] = {"records": 0, "recovered": 0, "not_recovered": {}}
     with contextlib.closing(sqlite3.connect(database)) as db:
         # The file is scratch: it is thrown away with the folder when anything goes wrong.
@@ -145,7 +151,7 @@ def _recovered_questions(
             _store_questions(db, name, lookup, files)
         own = sorted(name for name in files if name.split(":")[0] not in spec.lookups)
         for name in own:
-            for record in _records(files[name], name, source.format, columns):
+            for record in _records(files[name], name, source.format, fields):
                 counts["records"] += 1
                 record = record or {}
                 dataset = str(record.get("dataset"))
@@ -157,21 +163,21 @@ def _recovered_questions(
                 else:
                     missing = dataset if dataset in spec.lookups else "unknown dataset"
                     counts["not_recovered"][missing] = counts["not_recovered"].get(missing, 0) + 1
-                parts.write({field: record.get(field) for field in keep} if keep is not None else record)
+                parts.write(top_level(record, keep))
     database.unlink()
     counts["not_recovered"] = dict(sorted(counts["not_recovered"].items()))
     return counts
 
 
 def _store_questions(db: sqlite3.Connection, dataset: str, lookup: Lookup, files: Mapping[str, Path]) -> None:
-    columns = [lookup.question, *lookup.sections]
+    fields = [lookup.question, *lookup.sections]
     for split, pattern in lookup.splits.items():
         names = _matching({name: path for name, path in files.items() if ":" in name}, f"{dataset}:{pattern}")
         if not names:
             raise UserError(f"no file of '{dataset}' matches '{pattern}'", where="prepare", fix="Download it again.")
         index = 0
         for name in names:
-            for record in _records(files[name], name, lookup.format, columns):
+            for record in _records(files[name], name, lookup.format, fields):
                 text = _question(record or {}, lookup)
                 if text:
                     db.execute("INSERT INTO questions VALUES (?, ?)", (f"{dataset}\0{split}\0{index}", text))
@@ -181,15 +187,12 @@ def _store_questions(db: sqlite3.Connection, dataset: str, lookup: Lookup, files
 
 def _question(record: dict[str, Any], lookup: Lookup) -> str:
     """The question with its sections, in the order of the catalogue; '' when the record has none."""
-    try:
-        text = value_at(record, lookup.question)
-    except BadRecord:
-        return ""
+    text = value_or_none(record, lookup.question)
     if not isinstance(text, str) or not text.strip():
         return ""
     pieces = [text]
     for field, heading in lookup.sections.items():
-        value = record.get(field)
+        value = value_or_none(record, field)
         if isinstance(value, str) and value.strip():
             pieces += [heading, value]
         elif isinstance(value, list) and value:
@@ -208,7 +211,9 @@ def _matching(files: Mapping[str, Path], pattern: str) -> list[str]:
     return sorted(name for name in files if regex.fullmatch(name))
 
 
-def _records(path: Path, name: str, file_format: str, columns: list[str] | None) -> Iterator[dict[str, Any] | None]:
-    """Records in order, only ``columns`` of them for parquet; None stands for one that cannot be read."""
-    for _, record in read_piece(path, name, file_format, 0, WHOLE, columns):  # type: ignore[arg-type]
+def _records(
+    path: Path, name: str, file_format: str, fields: Collection[str] | None
+) -> Iterator[dict[str, Any] | None]:
+    """Records in order, only ``fields`` of them for parquet; None stands for one that cannot be read."""
+    for _, record in read_piece(path, name, file_format, 0, WHOLE, fields):  # type: ignore[arg-type]
         yield None if isinstance(record, BadRecord) else record

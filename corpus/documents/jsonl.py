@@ -9,29 +9,35 @@ from typing import BinaryIO
 import orjson
 
 from corpus.documents.compression import open_decompressed
-from corpus.documents.record import MAX_RECORD_BYTES, BadRecord, Item
+from corpus.documents.record import INVALID_UTF8, MAX_RECORD_BYTES, BadRecord, Item
+from corpus.documents.sniff import HEAD, refuse_other_lines
 from corpus.documents.units import WHOLE
 
 BLOCK = 4 << 20
 
 
-def _lines(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
-    """(byte offset, line) for each line that starts in [start, end); None for a line beyond MAX_RECORD_BYTES."""
+def _blocks(stream: BinaryIO, head: bytes) -> Iterator[bytes]:
+    """What was read already, and then the rest of the file."""
+    for at in range(0, len(head), BLOCK):
+        yield head[at : at + BLOCK]
+    while block := stream.read(BLOCK):
+        yield block
+
+
+def _lines(stream: BinaryIO, head: bytes, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """(byte offset, line) for each line that starts in [start, end); None for a line beyond MAX_RECORD_BYTES.
+
+    ``head`` is what was read of the file already.
+    """
     offset = start
     if start:
         stream.seek(start - 1)
         offset -= 1
+        head = b""
     carry = b""
     skipping = bool(start)  # the line in progress at `start` belongs to the range before
     too_large, too_large_bytes = False, 0
-    while True:
-        block = stream.read(BLOCK)
-        if not block:
-            if too_large:
-                yield offset, None
-            elif carry and not skipping:
-                yield offset, carry
-            return
+    for block in _blocks(stream, head):
         parts = block.split(b"\n")
         for part in parts[:-1]:
             length = len(carry) + len(part) + 1
@@ -59,12 +65,18 @@ def _lines(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes 
             carry = carry + last if carry else last
             if len(carry) > MAX_RECORD_BYTES:
                 too_large, too_large_bytes, carry = True, len(carry), b""
+    if too_large:
+        yield offset, None
+    elif carry and not skipping:
+        yield offset, carry
 
 
 def jsonl_records(path: Path, name: str, start: int, end: int) -> Iterator[Item]:
     """The records whose line starts in [start, end)."""
     with open_decompressed(path, name) as stream:
-        for offset, line in _lines(stream, start, end):
+        head = stream.read(HEAD)
+        refuse_other_lines(head, len(head) < HEAD, name)
+        for offset, line in _lines(stream, head, start, end):
             if line is None:
                 yield f"{offset}", BadRecord("too_large")
                 continue
@@ -82,5 +94,5 @@ def _why_not_json(line: bytes) -> str:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError:
-        return "invalid_utf8"
+        return INVALID_UTF8
     return "invalid_json"

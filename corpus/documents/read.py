@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
-from corpus.base.errors import UserError
-from corpus.documents.compression import DamagedFile
+from corpus.documents.compression import reading
 from corpus.documents.jsonl import jsonl_records
 from corpus.documents.parquet import parquet_records
 from corpus.documents.record import Item
@@ -22,25 +19,17 @@ def read_piece(
     file_format: Literal["jsonl", "parquet", "text"],
     start: int,
     end: int,
-    columns: list[str] | None,
+    fields: Collection[str] | None,
 ) -> Iterator[Item]:
-    """Yield the records of one piece in file order.
+    """Yield the records of one piece in file order; ``fields`` are the paths that are looked at, None stands for all.
 
-    A record that cannot be read comes as a BadRecord. A file that is cut off or damaged as a whole raises UserError
-    naming it: what it should have held is unknown, so it can never be counted as read.
+    A record that cannot be read comes as a BadRecord. A file that is cut off, damaged or of another format raises
+    UserError naming it: what it should have held is unknown, so it can never be counted as read.
     """
-    readers = {"jsonl": jsonl_records, "text": text_records}
-    try:
+    with reading(name):
         if file_format == "parquet":
-            yield from parquet_records(path, start, end, columns)
+            yield from parquet_records(path, name, start, end, fields)
+        elif file_format == "text":
+            yield from text_records(path, name)
         else:
-            yield from readers[file_format](path, name, start, end)
-    except (DamagedFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        # gzip and bz2 tell of damaged data by an OSError of their own, without the system's number.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"cannot be read: {error.strerror}", where=name) from None
-        raise UserError(
-            f"the file is cut off or damaged ({error or type(error).__name__})",
-            where=name,
-            fix="Delete the downloaded copy and run the same command again; if that fails too, the source is damaged.",
-        ) from None
+            yield from jsonl_records(path, name, start, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Record = dict[str, Any]
@@ -15,6 +16,18 @@ class BadRecord(ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+INVALID_UTF8 = "invalid_utf8"
+"""The reason of text that is none."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in a record for a value that Python cannot hold: it costs itself, not the record."""
+
+    reason: str
+    """What a record is dropped under whose text it should have been."""
 
 
 MAX_RECORD_BYTES = 64 << 20

@@ -24,15 +24,13 @@ class ReadRecords(UnitStep):
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """See datatrove's PipelineStep."""
         plan, unit = self.job(rank)
-        tally, text_of, columns = self.tally, plan.source.adapter.function(), plan.source.adapter.columns()
-        if plan.steps:
-            columns = None  # a cleaning step may look at any field
+        tally, text_of = self.tally, plan.source.adapter.function()
         files = {file.name: file for file in plan.listing.files}
         for piece in unit.pieces:
             file = files[piece.file]
             path = fetch(plan.source, plan.listing, file, plan.acquire)
             try:
-                records = read_piece(path, file.name, plan.source.format, piece.start, piece.end, columns)
+                records = read_piece(path, file.name, plan.source.format, piece.start, piece.end, plan.fields)
                 for place, record in records:
                     tally.read += 1
                     try:

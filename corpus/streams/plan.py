@@ -14,7 +14,7 @@ from corpus.base.files import canonical_json, fingerprint, read_json
 from corpus.catalogue.models import Source
 from corpus.cleaning.comparisons.droplists import UnitRef
 from corpus.cleaning.steps import CleaningStep
-from corpus.documents.units import Unit, plan_units
+from corpus.documents.units import WHOLE, Unit, plan_units
 from corpus.records.stream import STREAM_FILE, Boundary, Tokenizer
 
 STREAM_FORMAT = 1
@@ -78,7 +78,26 @@ class StreamPlan(Strict):
             "malformed": self.malformed,
             "unit_bytes": self.unit_bytes,
             "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
+            **self.reading,
         }
+
+    @functools.cached_property
+    def fields(self) -> frozenset[str] | None:
+        """Paths of the record fields that its units look at; None stands for any."""
+        needs = [self.source.adapter.needs(), *(step.needs() for _, step in self.steps)]
+        return None if None in needs else frozenset[str]().union(*(need or () for need in needs))
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """A part of the key for streams to which the second way of reading may give other records.
+
+        Those are of parquet whose row groups are shared by units, or of which cleaning made every column be read; and
+        of any format where a field path has dots.
+        """
+        parquet = self.source.format == "parquet" and (
+            bool(self.steps) or any(piece.end != WHOLE for unit in self.units for piece in unit.pieces)
+        )
+        return {"reading": 2} if parquet or any("." in path for path in self.fields or ()) else {}
 
     @functools.cached_property
     def key(self) -> str:

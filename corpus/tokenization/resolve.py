@@ -104,12 +104,12 @@ def _train_bpe(spec: TrainTokenizer, texts: Iterator[str]) -> str:
 def _front_texts(spec: TrainTokenizer, inputs: Inputs, config: AcquireConfig) -> Iterator[str]:
     """The first ``max_bytes_per_source`` of each source's text, in mixture order."""
     for source, listing in inputs.values():
-        text_of, columns = source.adapter.function(), source.adapter.columns()
+        text_of, fields = source.adapter.function(), source.adapter.needs()
         left = spec.max_bytes_per_source
         for file in sorted(listing.files, key=lambda f: f.name):
             path = fetch(source, listing, file, config)
             try:
-                for _, record in read_piece(path, file.name, source.format, 0, WHOLE, columns):
+                for _, record in read_piece(path, file.name, source.format, 0, WHOLE, fields):
                     try:
                         text = text_of(record) if not isinstance(record, BadRecord) else ""
                     except BadRecord:

@@ -26,7 +26,7 @@ from corpus.documents.adapters import AlignedChoiceAdapter, MultipleChoiceAdapte
 from corpus.documents.joins import prepare
 from corpus.documents.prepare import AlignedLines
 from corpus.documents.read import read_piece
-from corpus.documents.record import BadRecord
+from corpus.documents.record import BadRecord, Unreadable
 from corpus.documents.units import WHOLE
 from corpus.records.manifest import load_manifest
 from tests.conftest import documents, recipe_dict, run_command, user_error, write_jsonl
@@ -137,7 +137,6 @@ def test_hostile_records_are_dropped_and_counted_by_a_build(tmp_path: Path) -> N
     (folder / "empty.jsonl").touch()
     (folder / "empty.jsonl.gz").touch()
     (folder / "mark.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "after a byte order mark"}\n{"text": "and more"}\n')
-    (folder / "wide.jsonl").write_bytes('{"text": "utf-16"}\n'.encode("utf-16-le"))
     (folder / "bomb.jsonl.gz").write_bytes(zeros(gzip_object(), 130))
     (folder / "bomb.jsonl.zst").write_bytes(zeros(zstandard.ZstdCompressor().compressobj(), 130) + zst(b"\n" + good))
     columns = tmp_path / "columns"
@@ -156,7 +155,7 @@ def test_hostile_records_are_dropped_and_counted_by_a_build(tmp_path: Path) -> N
 
     reasons = [reason for _, reason in HOSTILE_LINES if reason]
     wanted = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-    wanted["invalid_json"] += 3  # the line with the mark, and both halves of the UTF-16 one
+    wanted["invalid_json"] += 1  # the line with the mark
     wanted["too_large"] = 2
     kept = 40 + sum(reason is None for _, reason in HOSTILE_LINES) + 1 + 40
     found = sources["hostile"].documents
@@ -249,7 +248,7 @@ def test_changed_bytes_never_end_in_another_exception(tmp_path: Path, ending: st
 READER = """
 import resource, sys
 from pathlib import Path
-from corpus.documents.record import BadRecord
+from corpus.documents.record import BadRecord, Unreadable
 from corpus.documents.read import read_piece
 path = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -290,7 +289,7 @@ def test_a_text_file_in_zstd_is_read_whole(tmp_path: Path) -> None:
     assert isinstance(record, dict) and record["text"] == text
 
 
-def test_a_parquet_value_beyond_the_limit_or_beyond_python_is_dropped(
+def test_a_parquet_value_beyond_the_limit_or_beyond_python_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("corpus.documents.parquet.MAX_RECORD_BYTES", 100_000)
@@ -299,7 +298,8 @@ def test_a_parquet_value_beyond_the_limit_or_beyond_python_is_dropped(
     pq.write_table(pa.table({"text": ["a", "b", "z" * 200_000, "c"], "date": dates}), path)
     records = [record for _, record in read_piece(path, path.name, "parquet", 0, WHOLE, None)]
     got = [record.reason if isinstance(record, BadRecord) else record["text"] for record in records]
-    assert got == ["a", "invalid_value", "too_large", "c"]
+    assert got == ["a", "b", "too_large", "c"]
+    assert isinstance(records[1], dict) and records[1]["date"] == Unreadable("invalid_value")
     pq.write_table(pa.table({}), path)
     assert list(read_piece(path, path.name, "parquet", 0, path.stat().st_size, ["text"])) == []
 
@@ -454,9 +454,13 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, error_of: ErrorOf,
 
 
 def test_records_are_never_run_as_code(tmp_path: Path) -> None:
-    """Nothing in the reader unpickles: a pickle in the place of a file is damaged or invalid lines."""
+    """Nothing in the reader unpickles: a pickle in the place of a file is refused, or invalid lines."""
     import pickle
 
     path = tmp_path / "x.jsonl"
     path.write_bytes(pickle.dumps(sys.version))
-    assert all(isinstance(record, BadRecord) for _, record in read_piece(path, path.name, "jsonl", 0, WHOLE, None))
+    with pytest.raises(UserError, match=r"x\.jsonl: is not JSON lines"):
+        list(read_piece(path, path.name, "jsonl", 0, WHOLE, None))
+    path.write_bytes(b'{"text": "good"}\n' + pickle.dumps(sys.version))
+    records = [record for _, record in read_piece(path, path.name, "jsonl", 0, WHOLE, None)]
+    assert records[0] == {"text": "good"} and all(isinstance(record, BadRecord) for record in records[1:])

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from corpus.base.errors import UserError
-from corpus.cleaning.fields import metadata_field
 from corpus.documents.compression import COMPRESSED
+from corpus.documents.fields import value_or_none
 from corpus.documents.read import read_piece
-from corpus.documents.record import BadRecord
+from corpus.documents.record import INVALID_UTF8, BadRecord, Unreadable
 from corpus.documents.units import WHOLE
 
 NOT_TEXT = re.compile(
@@ -49,14 +49,17 @@ def read_examples(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, list
     """
     described = False
     for number, record in enumerate(_records(path), 1):
-        if isinstance(record, BadRecord):
-            raise UserError(f"record {number} cannot be read ({record.reason})", where=str(path))
-        if fields and isinstance(record, dict):
-            values = [metadata_field(record, field) for field in fields]
-            described = described or any(value is not None for value in values)
-            texts = [text for value in values for text in _texts(value)]
-        else:
-            texts, described = list(_prose(record)), True
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            if fields and isinstance(record, dict):
+                values = [value_or_none(record, field) for field in fields]
+                described = described or any(value is not None for value in values)
+                texts = [text for value in values for text in _texts(value)]
+            else:
+                texts, described = list(_prose(record)), True
+        except BadRecord as bad:
+            raise UserError(f"record {number} cannot be read ({bad.reason})", where=str(path)) from None
         yield f"{path.name}:{number}", texts
     if not described:
         raise UserError(f"no record has a field {' or '.join(fields) or '(it is empty)'}", where=str(path))
@@ -87,7 +90,7 @@ def _records(path: Path) -> Iterator[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Strings and numbers inside a JSON value, in order."""
+    """Strings and numbers inside a JSON value, in order; raises BadRecord for text that cannot be read."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -98,6 +101,8 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _texts(item)
+    elif isinstance(value, Unreadable) and value.reason == INVALID_UTF8:
+        raise BadRecord(value.reason)
 
 
 def _prose(value: Any) -> Iterator[str]:
@@ -112,3 +117,5 @@ def _prose(value: Any) -> Iterator[str]:
         for name, item in value.items():
             if not NOT_TEXT.fullmatch(name):
                 yield from _prose(item)
+    elif isinstance(value, Unreadable) and value.reason == INVALID_UTF8:
+        raise BadRecord(value.reason)

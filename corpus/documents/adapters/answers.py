@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from corpus.base.config import Strict
 from corpus.documents.adapters.templates import check_template, fill
-from corpus.documents.fields import needed_text, text_field, top_level, value_at
+from corpus.documents.fields import needed_text, paths, text_field, value_at
 from corpus.documents.record import BadRecord, Record, TextOf
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
@@ -39,7 +39,8 @@ class QuestionAnswerAdapter(Strict):
                 continue
             try:
                 value = value_at(record, field)
-            except BadRecord:
+            except BadRecord as bad:
+                reason = reason if bad.reason == "missing_field" else bad.reason
                 continue
             if isinstance(value, list):
                 value = value[0] if value else ""
@@ -64,9 +65,9 @@ class QuestionAnswerAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.question, self.answer, self.fallback)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.question, self.answer, self.fallback)
 
 
 class ProblemSolutionAdapter(Strict):
@@ -92,9 +93,9 @@ class ProblemSolutionAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.problem, self.solution)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.problem, self.solution)
 
 
 class RecoveredQuestionAdapter(ProblemSolutionAdapter):

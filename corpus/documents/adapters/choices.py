@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from corpus.base.config import Strict
 from corpus.documents.adapters.templates import check_template, fill
-from corpus.documents.fields import needed_text, text_field, top_level, value_at
+from corpus.documents.fields import needed_text, paths, text_field, value_at
 from corpus.documents.record import BadRecord, Record, TextOf
 
 
@@ -52,9 +52,9 @@ class MultipleChoiceAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.question, self.texts, self.labels, self.key)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.question, self.texts, self.labels, self.key)
 
 
 def _place(key: str, labels: list[object]) -> int | None:
@@ -100,9 +100,9 @@ class PassageQuestionAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.passage, self.question, self.answer)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.passage, self.question, self.answer)
 
 
 class AlignedChoiceAdapter(Strict):
@@ -135,6 +135,6 @@ class AlignedChoiceAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.question, *self.options, self.label)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.question, *self.options, self.label)

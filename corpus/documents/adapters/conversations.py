@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from corpus.base.config import Strict
 from corpus.documents.adapters.templates import check_template, fill
-from corpus.documents.fields import needed_text, text_field, top_level, value_at
+from corpus.documents.fields import needed_text, paths, text_field, value_at
 from corpus.documents.record import BadRecord, Record, TextOf
 
 
@@ -52,9 +52,9 @@ class MessagesAdapter(_Turns):
         """The record -> text function."""
         return lambda record: self._write(value_at(record, self.messages))
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.messages)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.messages)
 
 
 class ChatOutputAdapter(_Turns):
@@ -76,6 +76,6 @@ class ChatOutputAdapter(_Turns):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads."""
-        return top_level(self.input, self.output)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.input, self.output)

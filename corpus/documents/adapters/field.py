@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from corpus.base.config import Strict
-from corpus.documents.fields import text_field, top_level
+from corpus.documents.fields import paths, text_field
 from corpus.documents.record import Record, TextOf
 
 
@@ -25,6 +25,6 @@ class FieldAdapter(Strict):
 
         return text_of
 
-    def columns(self) -> list[str] | None:
-        """Top-level fields the adapter reads; None means all of them."""
-        return top_level(self.field)
+    def needs(self) -> frozenset[str]:
+        """Paths of the fields it reads."""
+        return paths(self.field)
