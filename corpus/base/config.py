@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from corpus.base.errors import UserError, nearest
+from corpus.base.numbers import number, whole
 
 MAX_YAML_BYTES = 4 << 20
 """A recipe or catalogue file is a few kilobytes; anything near this size is a mistake or an attack."""
@@ -19,6 +22,39 @@ class Strict(BaseModel):
     """A pydantic model that refuses unknown keys and is immutable once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        # YAML gives a number with an exponent but without its sign, such as 2e12, as text; and people write 4k and 80%.
+        if not isinstance(data, dict):
+            return data
+        kinds = {key: field.annotation for name, field in cls.model_fields.items() for key in (name, field.alias)}
+        return {key: _read_numbers(kinds.get(key), value) for key, value in data.items()}
+
+
+def _read_numbers(kind: Any, value: Any) -> Any:
+    """``value`` with texts that stand for numbers read as such, wherever ``kind`` is a number and nothing else."""
+    if isinstance(value, str):
+        read = {int: whole, float: lambda text: float(number(text))}.get(_alone(kind))
+        with contextlib.suppress(ValueError):
+            return read(value) if read else value
+    elif isinstance(value, list) and get_origin(_alone(kind)) in (list, tuple):
+        inner = [part for part in get_args(_alone(kind)) if part is not ...]
+        return [_read_numbers(inner[min(place, len(inner) - 1)], each) for place, each in enumerate(value)]
+    elif isinstance(value, dict) and get_origin(_alone(kind)) is dict:
+        return {key: _read_numbers(get_args(_alone(kind))[1], each) for key, each in value.items()}
+    return value
+
+
+def _alone(kind: Any) -> Any:
+    """A type without what is written around it: metadata, and None as the other choice."""
+    if get_origin(kind) is Annotated:
+        return _alone(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        rest = [part for part in get_args(kind) if part is not type(None)]
+        return _alone(rest[0]) if len(rest) == 1 else None
+    return kind
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -77,21 +113,33 @@ def parse(model: type[M], data: Any, where: str) -> M:
 
 
 def user_error(error: ValidationError, model: type[BaseModel], where: str) -> UserError:
-    """The first problem of a pydantic ValidationError as a one-line UserError."""
+    """The first problem of a pydantic ValidationError as a one-line UserError; missing keys are all named."""
     # An unknown key is most often the cause of the missing one beside it, so report it first.
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    missing = [_key(problem["loc"]) for problem in problems if problem["type"] == "missing"]
     first = problems[0]
-    loc = ".".join(str(part) for part in first["loc"])
+    # A key that is missing is told below, whatever else there is.
+    others = len(problems) - len(missing) - (first["type"] != "missing")
+    more = f" (and {others} more)" if others > 0 else ""
+    loc = _key(first["loc"])
     spot = f"{where}: key '{loc}'" if loc else where
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "missing":
+        if len(missing) == 1:
+            return UserError(f"this key is required{more}", where=spot, fix="Add it.")
+        return UserError(f"these keys are required: {', '.join(missing)}{more}", where=where, fix="Add them.")
+    also = f"; these keys are missing: {', '.join(missing)}" if missing else ""
     if first["type"] == "extra_forbidden":
         hint = nearest(str(first["loc"][-1]), _keys_at(model, first["loc"]))
+        if missing:
+            hint = f"{hint} Missing: {', '.join(missing)}."
         return UserError(f"unknown key{more}", where=spot, fix=hint)
-    if first["type"] == "missing":
-        return UserError(f"this key is required{more}", where=spot, fix="Add it.")
     message = first["msg"].removeprefix("Value error, ")
     got = "" if isinstance(first.get("input"), (dict, list)) else f", got {first.get('input')!r}"[:80]
-    return UserError(f"{message}{got}{more}", where=spot)
+    return UserError(f"{message}{got}{more}{also}", where=spot)
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

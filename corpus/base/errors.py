@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 EXIT_USER_ERROR = 2
 
@@ -14,28 +15,36 @@ EXIT_USER_ERROR = 2
 class UserError(ValueError):
     """A mistake the user can mend.
 
-    ``what`` is the failure, ``where`` the file and key (or command) it concerns, ``fix`` what to do.
-    Printed as one line without a traceback by :func:`command`; the process exits with code 2.
+    ``what`` is the failure, ``where`` the file and key (or command) it concerns, ``fix`` what to do, ``details`` one
+    line for each of the many things it is true of. Printed without a traceback by :func:`command`, one line and one
+    more, indented, for each detail; the process exits with code 2.
     """
 
-    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, where, fix
+    def __init__(
+        self, what: str, *, where: str | None = None, fix: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        self.what, self.where, self.fix, self.details = what, where, fix, tuple(details)
         super().__init__(self.one_line())
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive default exception pickling across worker processes.
-        return (_rebuild, (self.what, self.where, self.fix))
+        return (_rebuild, (self.what, self.where, self.fix, self.details))
 
-    def one_line(self) -> str:
-        """The whole error on one line, as a terminal shows it."""
+    def lines(self) -> list[str]:
+        """The error as a terminal shows it."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.fix:
             text = f"{text.rstrip('.')}. {self.fix}"
-        return " ".join(text.split())
+        return [" ".join(text.split()), *(f"  {' '.join(detail.split())}" for detail in self.details)]
+
+    def one_line(self) -> str:
+        """The whole error on one line."""
+        first, *rest = self.lines()
+        return f"{first} {'; '.join(line.strip() for line in rest)}".rstrip()
 
 
-def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
-    return UserError(what, where=where, fix=fix)
+def _rebuild(what: str, where: str | None, fix: str | None, details: tuple[str, ...] = ()) -> UserError:
+    return UserError(what, where=where, fix=fix, details=details)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -50,10 +59,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
 @contextlib.contextmanager
 def command() -> Iterator[None]:
     """Wrap a command's main(): user errors become one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # Texts of a corpus and names of files hold characters that a terminal may not have: they are shown as \\u6570.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:
-        print(f"error: {error.one_line()}", file=sys.stderr)
+        print("error: " + "\n".join(error.lines()), file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         place = f"{error.filename}: " if error.filename else ""

@@ -43,7 +43,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def canonical_json(data: Any) -> bytes:
     """The one byte form of a JSON value: sorted keys, no spaces, UTF-8; what fingerprints are taken over."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _utf8(json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+
+
+def _utf8(json_text: str) -> bytes:
+    """JSON as bytes. What is no UTF-8 in a file's name stands in it as \\udcff, an escape of JSON itself."""
+    return json_text.encode("utf-8", "backslashreplace")
 
 
 def fingerprint(data: Any) -> str:
@@ -94,7 +99,7 @@ def write_json(path: Path, data: Any) -> None:
     """Write pretty JSON (the data's own key order, one trailing newline) atomically."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as stream:
-        stream.write(text.encode())
+        stream.write(_utf8(text))
 
 
 def publish_dir(beside: Path, final: Path) -> bool:

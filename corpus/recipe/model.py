@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from corpus.base.config import Strict, parse, read_yaml
 from corpus.catalogue.models import Source
@@ -59,12 +59,6 @@ class Recipe(Strict):
     training: Training
     provenance: dict[str, str] = {}
     """Where each published number comes from, by dotted key; 'ours: ...' marks a choice the papers leave open."""
-
-    @field_validator("tokens", mode="before")
-    @classmethod
-    def _whole_tokens(cls, value: Any) -> Any:
-        # 2.0e12 is how people write budgets; accept it when it is whole.
-        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,38 @@ def test_a_missing_key_is_named() -> None:
         parse(Recipe, recipe, "r.yaml")
 
 
+def test_all_missing_keys_are_named_at_once() -> None:
+    recipe = recipe_dict({"a": ["a.jsonl"]})
+    del recipe["family"], recipe["training"]["schedule"]
+    with pytest.raises(UserError, match=r"r\.yaml: these keys are required: family, training\.schedule\. Add them\.$"):
+        parse(Recipe, recipe, "r.yaml")
+    recipe["famly"] = "sample"
+    with pytest.raises(UserError, match=r"unknown key\. Did you mean 'family'\? Missing: family, training\.schedule"):
+        parse(Recipe, recipe, "r.yaml")
+    del recipe["famly"]
+    recipe["boundary"] = "none"
+    with pytest.raises(UserError, match=r"boundary.*these keys are missing|these keys are required: .* \(and 1 more\)"):
+        parse(Recipe, recipe, "r.yaml")
+
+
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
+    """A YAML parser gives 5.12e2, which has no sign, as text."""
+    recipe = recipe_dict({"a": ["a.jsonl"], "b": ["b.jsonl"]})
+    recipe |= {"tokens": "SCALED", "unit_bytes": "1e6", "seed": "2.0"}
+    recipe["mixture"]["a"]["weight"] = "80%"
+    recipe["mixture"]["b"] |= {"weight": ".2", "max_epochs": "1e1"}
+    recipe["training"]["optimizer"] = {"lr": "3e-3", "betas": ["9e-1", "95%"]}
+    for text, value in (("2.56e3", 2560), ("128k", 128_000), ("2T", 2 * 10**12), ("5_120", 5120), (2.56e3, 2560)):
+        read = parse(Recipe, {**recipe, "tokens": text}, "r.yaml")
+        assert read.tokens == value
+    assert (read.unit_bytes, read.seed, read.mixture["b"].max_epochs) == (10**6, 2, 10.0)
+    assert [entry.weight for entry in read.mixture.values()] == [0.8, 0.2]
+    assert (read.training.optimizer.lr, list(read.training.optimizer.betas)) == (0.003, [0.9, 0.95])
+    for bad in ("1.5e0", "4 kilo", "80%", 1.5, "1e400"):
+        with pytest.raises(UserError, match="key 'tokens'"):
+            parse(Recipe, {**recipe, "tokens": bad}, "r.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -66,7 +99,12 @@ def test_nearest_lists_what_exists_when_nothing_is_close() -> None:
 
 
 def test_errors_survive_a_worker_process() -> None:
-    import pickle
-
     error = pickle.loads(pickle.dumps(UserError("what", where="here", fix="Do this.")))  # noqa: S301
     assert (error.what, error.where, error.fix, str(error)) == ("what", "here", "Do this.", "here: what. Do this.")
+
+
+def test_what_is_true_of_many_things_is_told_one_a_line() -> None:
+    error = UserError("2 sources cannot be read", fix="Log in.", details=["a: denied", "b: no\nsuch repository"])
+    assert error.lines() == ["2 sources cannot be read. Log in.", "  a: denied", "  b: no such repository"]
+    assert error.one_line() == "2 sources cannot be read. Log in. a: denied; b: no such repository"
+    assert pickle.loads(pickle.dumps(error)).lines() == error.lines()  # noqa: S301
