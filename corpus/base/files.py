@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,14 +102,49 @@ def write_json(path: Path, data: Any) -> None:
         stream.write(_utf8(text))
 
 
+INDEX_FILE = "index.json"
+"""In a folder of MDS shards: the name, size and hash of each."""
+
+
+def shard_parts(folder: Path) -> list[dict[str, Any]]:
+    """What a folder's index.json promises of each shard file (basename, bytes, hashes), as stored; [] without one.
+
+    Raises UserError when the index cannot be read.
+    """
+    path = folder / INDEX_FILE
+    if not path.is_file():
+        return []
+    return [shard["zip_data"] or shard["raw_data"] for shard in read_json(path)["shards"]]
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """What a folder's index.json promises and the folder does not hold, one line per file; looks at sizes only."""
+    problems = []
+    for part in shard_parts(folder):
+        try:
+            size = (folder / part["basename"]).stat().st_size
+        except FileNotFoundError:
+            problems.append(f"{part['basename']}: missing")
+            continue
+        if size != part["bytes"]:
+            problems.append(f"{part['basename']}: {size:,} bytes instead of {part['bytes']:,}")
+    return problems
+
+
 def publish_dir(beside: Path, final: Path) -> bool:
-    """Fsync every file of ``beside`` and rename the folder to ``final``; False when ``final`` already exists."""
+    """Fsync every file of ``beside`` and rename the folder to ``final``; False when ``final`` already exists.
+
+    Raises UserError, and leaves nothing under the final name, when a file that its index.json promises is not there.
+    """
+    names = []
     for file in beside.rglob("*"):
         if file.is_file():
+            names.append(file.relative_to(beside))
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
     fsync_dir(beside)
     final.parent.mkdir(parents=True, exist_ok=True)
+    _check_promised(beside)
     try:
         os.rename(beside, final)
     except OSError:
@@ -117,7 +152,36 @@ def publish_dir(beside: Path, final: Path) -> bool:
             raise
         shutil.rmtree(beside, ignore_errors=True)
         return False
+    try:
+        # Who deletes a folder by its handle goes on after the rename; nobody who uses discard_dir does.
+        _check_promised(final, names)
+    except UserError:
+        discard_dir(final)
+        raise
     fsync_dir(final.parent)
+    return True
+
+
+def _check_promised(folder: Path, names: Iterable[Path] = ()) -> None:
+    missing = missing_shards(folder) + [f"{name}: missing" for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"a file vanished while it was written ({missing[0]})", where=str(folder),
+            fix="Something else deletes files here; run the same command again.",
+        )  # fmt: skip
+
+
+def discard_dir(folder: Path) -> bool:
+    """Delete a folder that others may be writing in or publishing: first it loses its name, in one step.
+
+    Whoever comes later finds it whole or not at all. False when there was none.
+    """
+    aside = folder.with_name(f".gone-{secrets.token_hex(6)}")
+    try:
+        os.rename(folder, aside)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
     return True
 
 

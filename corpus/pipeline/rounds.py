@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 from corpus.acquire import Prefetcher
 from corpus.cleaning.decontamination.coverage import check_coverage
+from corpus.pipeline.attempts import attempt, clear_dead_attempts
 from corpus.pipeline.comparisons import run_comparisons
 from corpus.pipeline.display import BuildDisplay, SourceTotals, say
 from corpus.pipeline.job import Job
@@ -18,7 +17,7 @@ from corpus.pipeline.options import Options
 from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
 from corpus.records.stream import StreamRecord, load_stream
-from corpus.streams.finish import complete_stream, unit_bytes, units_to_make
+from corpus.streams.finish import TornUnits, complete_stream, unit_bytes, units_to_make
 from corpus.streams.lock import stream_lock
 from corpus.streams.plan import StreamPlan
 
@@ -41,14 +40,26 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
         for plan in plans.values():
             if not plan.is_complete():
                 stack.enter_context(stream_lock(plan))
-                # What a killed build left; a live one would hold the lock.
-                shutil.rmtree(plan.folder / "work", ignore_errors=True)
+        clear_dead_attempts(options.data)
         make_units(recipe, plans, wanted, options)
         for name, plan in wanted.items():
-            records[name] = load_stream(plan.folder) if plan.is_complete() else complete_stream(plan)
+            records[name] = _completed(recipe, plans, name, options)
             if options.store:
                 upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
     return records
+
+
+def _completed(recipe: Recipe, plans: dict[str, StreamPlan], name: str, options: Options) -> StreamRecord:
+    """The record of a stream whose units were made; what lost its bytes since is made again, once."""
+    plan = plans[name]
+    if plan.is_complete():
+        return load_stream(plan.folder)
+    try:
+        return complete_stream(plan)
+    except TornUnits as torn:
+        say(f"{torn.where}: {torn.what}")
+        make_units(recipe, plans, {name: plan}, options)
+        return load_stream(plan.folder) if plan.is_complete() else complete_stream(plan)
 
 
 def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, StreamPlan], options: Options) -> None:
@@ -57,9 +68,16 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
     Comparisons first look at all ``plans`` they compare.
     """
     check_coverage((s for plan in wanted.values() if not plan.is_complete() for _, s in plan.steps), say)
-    data = options.data
-    work = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-", dir=data / ".build"))
-    saved = {name: str(plan.save(data / ".build")) for name, plan in plans.items()}
+    if all(plan.is_complete() for plan in wanted.values()):
+        return
+    with attempt(options.data, recipe.name) as work:
+        _make_units(recipe, plans, wanted, options, work)
+
+
+def _make_units(
+    recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, StreamPlan], options: Options, work: Path
+) -> None:
+    saved = {name: str(plan.save(options.data / ".build")) for name, plan in plans.items()}
     index_of = {path: name for name, path in saved.items()}
     sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
 
@@ -92,7 +110,6 @@ def make_units(recipe: Recipe, plans: dict[str, StreamPlan], wanted: dict[str, S
         for unit in units_to_make(plan, options.workers)
     ]:
         run(jobs)
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _files_of(plan: StreamPlan, job: Job) -> list[str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.base.files import publish_dir
+from corpus.base.files import discard_dir, publish_dir
 from corpus.documents.units import Unit
+from corpus.pipeline.attempts import work_folder
 from corpus.pipeline.unit_step import UnitStep, unit_work
 from corpus.records.stream import Documents, Tokens, UnitRecord
 from corpus.streams.mds import ShardWriter
@@ -31,12 +32,17 @@ class WriteShards(UnitStep):
         """Consumes the pipeline. A failure is left as a file for the parent to report, so that other units go on."""
         plan, unit = self.job(rank)
         # Another node may have a process of the same number on the same unit, when one was taken for lost.
-        beside = plan.folder / "work" / f"{unit.folder}-{secrets.token_hex(4)}-{os.getpid()}"
+        beside = (
+            work_folder(plan.folder, self.jobs.parent.parent) / f"{unit.folder}-{secrets.token_hex(4)}-{os.getpid()}"
+        )
         with unit_work(self, plan, unit, rank):
             try:
                 beside.mkdir(parents=True, exist_ok=True)
                 self._write(plan, unit, data, beside)
-                publish_dir(beside, plan.unit_folder(unit))
+                final = plan.unit_folder(unit)
+                if final.is_dir() and not (final / UNIT_FILE).is_file():
+                    discard_dir(final)  # it lost its record since
+                publish_dir(beside, final)
             finally:
                 # Before a failure is reported: on a full disk the report needs the room.
                 shutil.rmtree(beside, ignore_errors=True)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import secrets
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from corpus.acquire.identity import recorded_origin
 from corpus.base.errors import UserError
-from corpus.base.files import fsync_dir, publish_dir, read_json, sha256_file, write_json
+from corpus.base.files import (
+    INDEX_FILE,
+    discard_dir,
+    fsync_dir,
+    missing_shards,
+    publish_dir,
+    read_json,
+    sha256_file,
+    shard_parts,
+    write_json,
+)
 from corpus.cleaning.decontamination.coverage import coverage
 from corpus.documents.units import Unit
-from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord
-from corpus.streams.mds import INDEX_FILE, ShardWriter
-from corpus.streams.plan import TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream
+from corpus.streams.mds import ShardWriter
+from corpus.streams.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer, join_tail
 
 
@@ -42,7 +54,7 @@ def units_to_make(plan: StreamPlan, at_once: int) -> list[Unit]:
     for unit in plan.units:
         if have >= plan.token_limit and (len(chosen) >= at_once or not chosen):
             break
-        if unit.index in done:
+        if unit.index in done and (plan.unit_folder(unit) / UNIT_FILE).is_file():
             have += _unit_record(plan, unit).samples * (plan.seq_len + 1)
         else:
             chosen.append(unit)
@@ -55,8 +67,16 @@ def unit_bytes(unit: Unit, sizes: dict[str, int]) -> int:
     return sum(sizes[piece.file] if piece.end < 0 else piece.end - piece.start for piece in unit.pieces)
 
 
+class TornUnits(UserError):
+    """Units that lacked some of their bytes; they were set aside, so that they are made again."""
+
+
 def complete_stream(plan: StreamPlan) -> StreamRecord:
-    """Complete a stream whose units are all on disk; returns its record, whose file is written last."""
+    """Complete a stream whose units are all on disk; returns its record, whose file is written last.
+
+    Raises TornUnits when one of them does not hold what it says it does.
+    """
+    _check_units(plan)
     units = [_unit_record(plan, unit) for unit in _chosen(plan)]
     tail_tokens, shards = _write_tail(plan, units)
     entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]
@@ -72,11 +92,25 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     kept = {f"{unit.unit:06d}" for unit in units}
     for folder in list((plan.folder / "units").iterdir()):
         if folder.name not in kept:
-            shutil.rmtree(folder)
-    shutil.rmtree(plan.folder / "work", ignore_errors=True)
+            discard_dir(folder)
+    # Folders that hold something are another attempt's: it may be writing, and is cleared once it is known to be dead.
+    for attempt in [*(plan.folder / "work").glob("*"), plan.folder / "work"]:
+        with contextlib.suppress(OSError):
+            attempt.rmdir()
     fsync_dir(plan.folder)
     write_json(plan.folder / STREAM_FILE, record.model_dump(mode="json"))
     return record
+
+
+def stream_files(folder: Path) -> list[str]:
+    """Names, relative to it, of the files that a complete stream consists of, but for its record."""
+    inside = [INDEX_FILE, f"tail/{INDEX_FILE}", *(part["basename"] for part in shard_parts(folder))]
+    optional = []
+    for unit in load_stream(folder).units:
+        place = f"units/{unit.unit:06d}"
+        inside += [f"{place}/{name}" for name in (INDEX_FILE, UNIT_FILE, TAIL_FILE)]
+        optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE)]
+    return [*inside, *(name for name in optional if (folder / name).is_file())]
 
 
 def _chosen(plan: StreamPlan) -> Iterable[Unit]:
@@ -89,6 +123,41 @@ def _chosen(plan: StreamPlan) -> Iterable[Unit]:
         yield unit
 
 
+def _check_units(plan: StreamPlan) -> None:
+    """Look at every file of every unit: each was whole when it was published, but disks and people lose files."""
+    torn = {}
+    have = 0
+    for unit in plan.units:
+        if plan.token_limit is not None and have >= plan.token_limit:
+            break
+        folder = plan.unit_folder(unit)
+        try:
+            record = _unit_record(plan, unit)
+            problems = missing_shards(folder)
+        except UserError as error:
+            torn[unit] = [error.one_line()]
+            continue
+        have += record.tokens.written
+        if not (folder / INDEX_FILE).is_file():
+            problems.append(f"{INDEX_FILE}: missing")
+        elif (samples := sum(shard["samples"] for shard in read_json(folder / INDEX_FILE)["shards"])) != record.samples:
+            problems.append(f"{INDEX_FILE}: {samples:,} samples instead of {record.samples:,}")
+        tail = folder / TAIL_FILE
+        if not tail.is_file() or tail.stat().st_size != 4 * record.tokens.remainder:
+            problems.append(f"{TAIL_FILE}: missing or cut off")
+        if problems:
+            torn[unit] = problems
+    if torn:
+        for unit in torn:
+            discard_dir(plan.unit_folder(unit))
+        first, problems = next(iter(torn.items()))
+        raise TornUnits(
+            f"{len(torn)} units lost some of their bytes (unit {first.folder}: {problems[0]}) and are made again",
+            where=f"stream {plan.folder.name}",
+            fix="Run the same command again.",
+        )
+
+
 def _unit_record(plan: StreamPlan, unit: Unit) -> UnitRecord:
     return UnitRecord.model_validate(read_json(plan.unit_folder(unit) / UNIT_FILE))
 
@@ -99,8 +168,7 @@ def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]
     Returns its token counts (text 0, boundary: the marks added between fragments) and its number of samples.
     """
     packer = Packer(plan.seq_len + 1, plan.dtype)
-    beside = plan.folder / "work" / "tail"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = plan.folder / "work" / f"tail-{secrets.token_hex(4)}"
     beside.mkdir(parents=True)
     marks = samples = 0
     with ShardWriter(beside, plan.seq_len, plan.dtype) as writer:
@@ -111,7 +179,7 @@ def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]
             rows = packer.add(fragment)
             writer.write(rows)
             samples += len(rows)
-    shutil.rmtree(plan.folder / "tail", ignore_errors=True)
+    discard_dir(plan.folder / "tail")
     publish_dir(beside, plan.folder / "tail")
     return Tokens(boundary=marks, written=samples * packer.row, remainder=len(packer.tail)), samples
 

@@ -16,7 +16,8 @@ import xxhash
 import zstandard
 from numpy.typing import NDArray
 
-INDEX_FILE = "index.json"
+from corpus.base.files import INDEX_FILE
+
 COLUMN = "ids"
 SHARD_BYTES = 64 << 20
 """Most bytes of a shard before compression, its head included."""

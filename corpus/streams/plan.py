@@ -10,7 +10,7 @@ from corpus.acquire import AcquireConfig, Listing
 from corpus.acquire.identity import file_identities, key_revision
 from corpus.acquire.origins import Origin
 from corpus.base.config import Strict, parse
-from corpus.base.files import canonical_json, fingerprint, read_json
+from corpus.base.files import atomic_write, canonical_json, fingerprint, read_json
 from corpus.catalogue.models import Source
 from corpus.cleaning.comparisons.droplists import UnitRef
 from corpus.cleaning.steps import CleaningStep
@@ -151,8 +151,9 @@ class StreamPlan(Strict):
     def save(self, folder: Path) -> Path:
         """Write the plan where workers read it."""
         path = folder / f"{self.folder.name}.plan.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+        # Whole at every moment: workers of another build may be reading the same plan.
+        with atomic_write(path) as stream:
+            stream.write(canonical_json(self.model_dump(mode="json")))
         return path
 
 

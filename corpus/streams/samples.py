@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from corpus.base.files import INDEX_FILE
 from corpus.records.stream import StreamRecord
-from corpus.streams.mds import INDEX_FILE, read_shard
+from corpus.streams.mds import read_shard
 
 Decoded = tuple[int, list[dict[str, Any]]]
 """The number of a sample and its documents: {text, starts, ends}."""

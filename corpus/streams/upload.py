@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus.base.errors import UserError
+from corpus.base.files import missing_shards
 from corpus.records.manifest import MANIFEST_FILE
 from corpus.records.stream import STREAM_FILE
+from corpus.streams.finish import stream_files
 from corpus.streams.store import THREADS, StorePath, client, store_errors
 
 ROUNDS = 3
@@ -120,10 +122,15 @@ def _for_everyone(statement: dict[str, Any]) -> bool | None:
 def upload_stream(folder: Path, tokenizer: Path, data: Path, store: StorePath, say: Say) -> None:
     """Upload a complete stream of the data folder, and the tokenizer folder it needs."""
     _upload(store / tokenizer.relative_to(data).as_posix(), _files(tokenizer, lambda name: True), say)
-    index = json.loads((folder / "index.json").read_bytes())["shards"]
-    # Training leaves unpacked copies of shards beside them.
-    unpacked = {shard["raw_data"]["basename"] for shard in index if shard["zip_data"]}
-    files = _files(folder, lambda name: name != STREAM_FILE and name not in unpacked and not name.startswith("work/"))
+    if missing := missing_shards(folder):
+        raise UserError(
+            f"{len(missing)} shards are not as they were built ({missing[0]})",
+            where=f"stream {folder.name}",
+            fix=f"Delete {folder} and build it again.",
+        )
+    # What belongs to the stream, and not what lies there: training leaves unpacked shards, a dead worker its parts.
+    names = set(stream_files(folder))
+    files = _files(folder, lambda name: name in names)
     target = store / folder.relative_to(data).as_posix()
     _upload(target, files, say)
     _upload(target, [_file(folder, folder / STREAM_FILE)], say)

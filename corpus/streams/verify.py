@@ -7,9 +7,8 @@ from pathlib import Path
 
 import xxhash
 
-from corpus.base.files import sha256_file
+from corpus.base.files import INDEX_FILE, sha256_file
 from corpus.records.stream import load_stream
-from corpus.streams.mds import INDEX_FILE
 
 
 def damage(streams: dict[str, Path], expected: dict[str, str]) -> dict[str, list[str]]:

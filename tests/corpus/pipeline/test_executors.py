@@ -62,7 +62,7 @@ def kill_worker(out: Path, process: subprocess.Popen[str], which: Callable[[int]
         for mark in out.glob(".build/*/run-*/running-*"):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 worker = int(json.loads(mark.read_bytes())["pid"])
-                if list(out.glob(f"streams/*/work/*-{worker}")):
+                if list(out.glob(f"streams/*/work/*/*-{worker}")):
                     os.kill(which(worker), signal.SIGKILL)
                     return worker
         time.sleep(0.01)
