@@ -24,11 +24,13 @@ class HubOrigin(Strict):
 
     kind: Literal["hub"] = "hub"
     repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    """Name of the dataset repository, owner/name."""
     revision: str
     """Commit hash (or, where none is known to us, a branch: then the build records the commit it resolved to)."""
     files: list[str] = Field(min_length=1)
     """Glob patterns inside the repository; ** crosses folders."""
     exclude: list[str] = []
+    """Glob patterns of files to leave out."""
 
 
 class UrlsOrigin(Strict):
@@ -71,6 +73,7 @@ class EmbeddedOrigin(Strict):
 
     kind: Literal["embedded"] = "embedded"
     name: Literal["stdlib_code", "reference_docs", "docstring_qa"]
+    """The standard library's code, its reference pages, or questions made from its docstrings."""
 
 
 Origin = Annotated[HubOrigin | UrlsOrigin | S3Origin | FilesOrigin | EmbeddedOrigin, Field(discriminator="kind")]
@@ -82,5 +85,6 @@ class Upstream(Strict):
     title: str
     """Name for people."""
     origin: Origin
+    """Where its files are."""
     gate: str | None = None
     """URL where access must be requested, for gated repositories."""

@@ -53,6 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"
+    if len(options) > 16:
+        near = difflib.get_close_matches(word, options, n=5, cutoff=0.0)
+        return f"Nearest of {len(options)}: {', '.join(near)}."
     return f"Known: {', '.join(options)}." if options else ""
 
 

@@ -26,7 +26,9 @@ class Lookup(Strict):
     """A dataset that questions are looked up in, by split and row number."""
 
     origin: Annotated[HubOrigin | UrlsOrigin | FilesOrigin, Field(discriminator="kind")]
+    """Where its files are."""
     format: Literal["jsonl", "parquet"]
+    """Of its files."""
     splits: dict[str, str]
     """Split name -> glob for its files; rows are numbered from 0 through the files in sorted order."""
     question: str

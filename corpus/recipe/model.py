@@ -33,12 +33,15 @@ class Recipe(Strict):
     """One training phase."""
 
     name: Name
+    """Becomes the build's folder under the data folder."""
     family: Name
     """The curriculum it belongs to (r1, pro, mobilellm, sample)."""
     phase: Name
+    """Its place in the curriculum (phase1, mid2 ...); names the papers' table its counts are looked up in."""
     summary: str
     """One or two sentences for people."""
     tokenizer: TokenizerSpec
+    """What text becomes ids with."""
     seq_len: int = Field(ge=8, le=1 << 20)
     """Target tokens per sample; a sample stores seq_len + 1 ids."""
     boundary: Boundary
@@ -48,15 +51,19 @@ class Recipe(Strict):
     tokens: int = Field(gt=0, le=10**18)
     """Target tokens the phase trains on, over all sources."""
     seed: int = Field(default=17, ge=0)
+    """Orders the samples and the units; also seeds the trainer."""
     malformed: Literal["drop", "fail"] = "drop"
     """What a record that cannot be read does: dropped and counted by reason, or fail the build."""
     unit_bytes: int = Field(default=128 << 20, ge=1 << 10)
     """Size of a unit of work in stored bytes; part of what fixes a stream's bytes."""
     mixture: dict[Name, MixtureEntry] = Field(min_length=1)
+    """The shares of the mix, by name; reports and metrics use these names."""
     sources: dict[Name, Source] = {}
     """Sources of this recipe's own, beside the catalogue's."""
     cleaning: list[CleaningStep] = []
+    """Cleaning steps, applied in this order; published recipes have none."""
     training: Training
+    """The phase's hyperparameters."""
     provenance: dict[str, str] = {}
     """Where each published number comes from, by dotted key; 'ours: ...' marks a choice the papers leave open."""
 

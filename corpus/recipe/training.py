@@ -13,6 +13,7 @@ class Schedule(Strict):
     """The learning-rate curve: linear warm-up from 0, then decay to `final_fraction` of the peak at the last step."""
 
     kind: Literal["linear", "cosine", "constant"]
+    """Shape of the decay after the warm-up."""
     warmup_steps: int = Field(ge=0)
     """Optimiser steps of linear warm-up."""
     final_fraction: float = Field(ge=0, le=1)
@@ -25,8 +26,11 @@ class Optimizer(Strict):
     lr: float = Field(gt=0)
     """Peak learning rate at the recipe's global batch."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the running means of the gradient and of its square."""
     eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator."""
     weight_decay: float = Field(default=0.1, ge=0)
+    """Per step, multiplied by the learning rate."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Gradient-norm clip; null turns clipping off."""
 
@@ -39,6 +43,7 @@ class Distillation(Strict):
     direction: Literal["forward", "reverse"] = "forward"
     """forward is KL(teacher || student)."""
     temperature: float = Field(default=1.0, gt=0)
+    """Both distributions' logits are divided by it."""
     ce_weight: float = Field(default=0.0, ge=0, le=1)
     """Weight of the plain next-token loss; the KL term, times temperature squared, gets 1 - ce_weight."""
     top_k: int | None = Field(default=None, ge=1)
@@ -84,7 +89,9 @@ class Training(Strict):
     global_batch: int = Field(ge=1)
     """Sequences per optimiser step over all devices."""
     optimizer: Optimizer
+    """AdamW's settings."""
     schedule: Schedule
+    """The learning-rate curve."""
     canonical_nodes: int = Field(default=1, ge=1)
     """Streaming's canonical nodes: fixes the sample order, so that it does not depend on the nodes used."""
     virtual_epoch_samples: int = Field(default=1 << 20, ge=1)
@@ -92,7 +99,10 @@ class Training(Strict):
     carry_optimizer: bool = True
     """Start from the previous phase's optimiser state instead of a fresh one."""
     bad_loss: BadLoss = BadLoss()
+    """What happens at a step whose loss is not finite or jumps."""
     distillation: Distillation | None = None
+    """A teacher to learn from; null trains on the text alone."""
     model: ModelOverrides = ModelOverrides()
+    """Model settings that the phase changes."""
     sizes: list[str] = []
     """Model sizes this phase was published for; empty means any."""

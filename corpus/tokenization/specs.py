@@ -24,6 +24,7 @@ class FileTokenizer(Strict):
 
     kind: Literal["file"] = "file"
     path: str
+    """The file; how to freeze a tokenizer that a build trained: copy its tokenizer.json and name it here."""
     bos_token: str | None = None
     """The token that starts a document; needed when `boundary` is bos or both."""
     eos_token: str | None = None
@@ -35,9 +36,13 @@ class HubTokenizer(Strict):
 
     kind: Literal["hub"] = "hub"
     repo: str
+    """Name of the repository, owner/name."""
     revision: str
+    """Commit hash; a branch is resolved once per data folder."""
     bos_token: str | None = None
+    """The token that starts a document; needed when `boundary` is bos or both."""
     eos_token: str | None = None
+    """The token that ends a document; needed when `boundary` is eos or both."""
 
 
 class LlamaModelsTokenizer(Strict):
@@ -45,6 +50,7 @@ class LlamaModelsTokenizer(Strict):
 
     kind: Literal["llama-models"] = "llama-models"
     name: Literal["llama3", "llama4"]
+    """llama3 has 128,256 ids, llama4 202,048."""
 
 
 TokenizerSpec = Annotated[

@@ -20,10 +20,13 @@ class QuestionAnswerAdapter(Strict):
 
     shape: Literal["question_answer"] = "question_answer"
     question: str = "question"
+    """Field with the question."""
     answer: str = "answer"
+    """Field with the answer."""
     fallback: str | None = None
     """Field used when `answer` is absent or empty."""
     template: str = "Question: {question}\nAnswer: {answer}"
+    """The text; {question} and {answer} are replaced, nothing else."""
     drop_calculations: bool = False
     """Remove GSM8K's <<2*3=6>> calculator marks from the answer."""
 
@@ -75,8 +78,11 @@ class ProblemSolutionAdapter(Strict):
 
     shape: Literal["problem_solution"] = "problem_solution"
     problem: str = "problem"
+    """Field with the problem."""
     solution: str = "solution"
+    """Field with the solution."""
     template: str = "{problem}\n\n{solution}"
+    """The text; {problem} and {solution} are replaced, nothing else."""
 
     @field_validator("template")
     @classmethod

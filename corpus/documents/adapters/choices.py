@@ -18,6 +18,7 @@ class MultipleChoiceAdapter(Strict):
 
     shape: Literal["multiple_choice"] = "multiple_choice"
     question: str = "question"
+    """Field with the question."""
     texts: str = "choices.text"
     """List of the choices' texts."""
     labels: str = "choices.label"
@@ -25,6 +26,7 @@ class MultipleChoiceAdapter(Strict):
     key: str = "answerKey"
     """Label of the right choice; A and 1 stand for the same choice when the labels are of the other kind."""
     template: str = "Question: {question}\nAnswer: {answer}"
+    """The text; {question} and {answer} are replaced, nothing else."""
 
     @field_validator("template")
     @classmethod
@@ -75,11 +77,17 @@ class PassageQuestionAdapter(Strict):
 
     shape: Literal["passage_question"] = "passage_question"
     passage: str = "passage"
+    """Field with the passage."""
     question: str = "question"
+    """Field with the question."""
     answer: str = "answer"
+    """Field with true or false."""
     yes: str = "Yes"
+    """What true is written as."""
     no: str = "No"
+    """What false is written as."""
     template: str = "{passage}\nQuestion: {question}?\nAnswer: {answer}"
+    """The text; {passage}, {question} and {answer} are replaced, nothing else."""
 
     @field_validator("template")
     @classmethod
@@ -110,9 +118,13 @@ class AlignedChoiceAdapter(Strict):
 
     shape: Literal["aligned_choice"] = "aligned_choice"
     question: str = "goal"
+    """Field with the question."""
     options: list[str] = ["sol1", "sol2"]
+    """Fields with the choices, in the order of the labels."""
     label: str = "label"
+    """Field with the number of the right choice, from 0."""
     template: str = "Question: {question}\nAnswer: {answer}"
+    """The text; {question} and {answer} are replaced, nothing else."""
 
     @field_validator("template")
     @classmethod

@@ -47,6 +47,7 @@ class MessagesAdapter(_Turns):
 
     shape: Literal["messages"] = "messages"
     messages: str = "messages"
+    """Field with the list of messages."""
 
     def function(self) -> TextOf:
         """The record -> text function."""
@@ -62,7 +63,9 @@ class ChatOutputAdapter(_Turns):
 
     shape: Literal["chat_output"] = "chat_output"
     input: str = "input"
+    """Field with the list of messages."""
     output: str = "output"
+    """Field with the answer."""
 
     def function(self) -> TextOf:
         """The record -> text function."""

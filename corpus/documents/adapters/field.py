@@ -14,6 +14,7 @@ class FieldAdapter(Strict):
 
     shape: Literal["field"] = "field"
     field: str = "text"
+    """Path of the text: a key as it stands, else dots descend into objects."""
 
     def function(self) -> TextOf:
         """The record -> text function."""
