@@ -182,6 +182,14 @@ def _store_questions(db: sqlite3.Connection, dataset: str, lookup: Lookup, files
                 if text:
                     db.execute("INSERT INTO questions VALUES (?, ?)", (f"{dataset}\0{split}\0{index}", text))
                 index += 1
+        expected = (lookup.rows or {}).get(split, index)
+        if index != expected:
+            raise UserError(
+                f"its split '{split}' has {index:,} rows, but {expected:,} when the questions were numbered: "
+                "each record might get another's question",
+                where=f"prepare: '{dataset}'",
+                fix="Pin its `revision` to the commit that was numbered.",
+            )
     db.commit()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from corpus.acquire.origins import FilesOrigin, HubOrigin, UrlsOrigin
 from corpus.base.config import Strict
@@ -31,10 +31,23 @@ class Lookup(Strict):
     """Of its files."""
     splits: dict[str, str]
     """Split name -> glob for its files; rows are numbered from 0 through the files in sorted order."""
+    rows: dict[str, int] | None = None
+    """Split name -> its number of rows when the questions were numbered; with another number, they no longer fit."""
     question: str
     """Field with the question; a row where it is empty counts as not found."""
     sections: dict[str, str] = {}
     """Further fields appended to the question -> heading written above each; a list of {input, output} is examples."""
+
+    @model_validator(mode="after")
+    def _rows_of_its_splits(self) -> Lookup:
+        if unknown := sorted(set(self.rows or ()) - set(self.splits)):
+            raise ValueError(f"rows names '{unknown[0]}', which is no split")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_rows_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The keys of streams joined without counts stay.
+        return {key: value for key, value in serialise(self).items() if key != "rows" or value is not None}
 
 
 class RecoveredQuestions(Strict):

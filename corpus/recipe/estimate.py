@@ -168,7 +168,7 @@ def _packed(source: Source) -> bool:
         names = origin.urls
     else:
         names = origin.paths if origin.kind in ("s3", "files") else []
-    return any(name.endswith((".gz", ".zst", ".bz2", ".xz")) for name in names)
+    return any(name.endswith((".gz", ".zst", ".bz2", ".xz", ".parquet")) for name in names)
 
 
 def add_online(estimate: Estimate, recipe: Recipe, base_dir: Path) -> Estimate:

@@ -83,7 +83,7 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     entries += _index_entries(plan, "tail")
     if not entries:
         raise UserError(
-            f"yields less than one sample of {plan.seq_len + 1} tokens",
+            f"yields less than one sample of {plan.seq_len + 1} tokens: {_account(units)}",
             where=f"source '{plan.source_name}'",
             fix="Check its files and the cleaning steps, use a shorter seq_len, or leave it out of the mixture.",
         )
@@ -111,6 +111,16 @@ def stream_files(folder: Path) -> list[str]:
         inside += [f"{place}/{name}" for name in (INDEX_FILE, UNIT_FILE, TAIL_FILE)]
         optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE)]
     return [*inside, *(name for name in optional if (folder / name).is_file())]
+
+
+def _account(units: list[UnitRecord]) -> str:
+    """How many records were read, and what they were dropped for, most frequent reasons first."""
+    dropped = Counter[str]()
+    for unit in units:
+        dropped.update(unit.documents.dropped)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+    read, kept = sum(unit.documents.read for unit in units), sum(unit.documents.kept for unit in units)
+    return f"{read:,} records read, {kept:,} kept" + (f", the others dropped ({reasons})" if reasons else "")
 
 
 def _chosen(plan: StreamPlan) -> Iterable[Unit]:

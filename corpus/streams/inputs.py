@@ -19,6 +19,7 @@ from corpus.catalogue.models import Source
 from corpus.cleaning.decontamination.evalsets import WHERE
 from corpus.cleaning.decontamination.step import DecontaminateStep
 from corpus.cleaning.steps import CleaningStep
+from corpus.documents.formats import format_of
 from corpus.documents.joins import input_origins, prepare
 
 
@@ -38,12 +39,13 @@ def source_inputs(
     listing = listings[name]
     if not listing.files:
         raise UserError("its patterns match no files", where=f"source '{source.title}'")
-    _check_format(source, listing)
+    source = _of_its_format(source, listing)
     if source.prepare is None:
         return source, listing
     parts = [("", source, listing)]
     for other, part in _joined_with(source).items():
-        parts.append((f"{other}:", part, listings[_joined_name(name, other)]))
+        joined_name = _joined_name(name, other)
+        parts.append((f"{other}:", _of_its_format(part, listings[joined_name]), listings[joined_name]))
     identity = [[prefix + file.name, file.size] for prefix, _, files in parts for file in files.files]
     revisions = [key_revision(part.origin, files) for _, part, files in parts]
     revision = fingerprint([source.prepare.model_dump(mode="json"), revisions, identity])
@@ -76,15 +78,11 @@ def source_inputs(
     return as_read, listing_of(whole, revision, commits)
 
 
-def _check_format(source: Source, listing: Listing) -> None:
-    for file in listing.files:
-        if file.name.endswith(".parquet") != (source.format == "parquet"):
-            wanted = "parquet" if file.name.endswith(".parquet") else "jsonl or text"
-            raise UserError(
-                f"{file.name} cannot be of the format '{source.format}'",
-                where=f"source '{source.title}'",
-                fix=f"Set its `format` to {wanted}, or narrow its patterns to files of one format.",
-            )
+def _of_its_format(source: Source, listing: Listing) -> Source:
+    """The source with the format that its files' names stand for, where it has none of its own."""
+    names = [file.name for file in listing.files]
+    found = format_of(names, source.given_format(), f"source '{source.title}'")
+    return source if found == source.format else source.model_copy(update={"format": found})
 
 
 def all_origins(sources: dict[str, Source], cleaning: Sequence[CleaningStep]) -> dict[str, Source]:

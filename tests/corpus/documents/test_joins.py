@@ -11,6 +11,7 @@ import corpus.documents.joins
 from corpus.base.errors import UserError
 from corpus.catalogue.load import load_catalogue
 from corpus.documents.joins import input_origins, prepare
+from corpus.documents.prepare import Lookup
 from corpus.documents.record import BadRecord
 
 HOST = "raw.githubusercontent.com/ybisk/ybisk.github.io/master/piqa/data"
@@ -165,3 +166,28 @@ def test_parts_are_bounded_equal_and_written_once(tmp_path, code_files, monkeypa
     parts = prepare(source, dict(reversed(code_files.items())), tmp_path / "small")
     assert len(parts) > 3 and b"".join(part.read_bytes() for part in parts) == whole[0].read_bytes()
     assert prepare(source, {}, tmp_path / "small") == parts
+
+
+def test_a_lookup_of_another_number_of_rows_is_refused(tmp_path, code_files):
+    """A row more or less would give every later record another's question."""
+    source = load_catalogue()["open_code_reasoning_2"]
+
+    def expecting(**rows):
+        lookup = source.prepare.lookups["taco"].model_copy(update={"rows": rows})
+        lookups = {**source.prepare.lookups, "taco": lookup}
+        return source.model_copy(update={"prepare": source.prepare.model_copy(update={"lookups": lookups})})
+
+    with pytest.raises(UserError, match=r"'taco'.*split 'train' has 3 rows, but 4 when the questions were numbered"):
+        prepare(expecting(train=4), code_files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    parts = prepare(expecting(train=3, test=1), code_files, tmp_path / "out")
+    assert len(texts(source, parts)[0]) == 4
+
+
+def test_row_counts_are_optional_and_name_splits():
+    lookup = {"origin": {"kind": "files", "paths": ["*"]}, "format": "jsonl", "splits": {"train": "*"}, "question": "q"}
+    # A join that has none keeps its key.
+    assert "rows" not in Lookup.model_validate(lookup).model_dump(mode="json")
+    assert Lookup.model_validate({**lookup, "rows": {"train": 3}}).model_dump(mode="json")["rows"] == {"train": 3}
+    with pytest.raises(ValueError, match="rows names 'test', which is no split"):
+        Lookup.model_validate({**lookup, "rows": {"test": 3}})
