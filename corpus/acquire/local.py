@@ -69,6 +69,7 @@ def _matches(pattern: str, base: Path, real: _RealPaths, where: str) -> tuple[Pa
     for name in sorted(glob.iglob(rest, root_dir=root, recursive=True), key=lambda name: (len(name), name)):
         path = root / name
         if not path.is_file():
+            refuse_broken_link(path, name, where)
             continue
         if is_glob(pattern) and not real.of(path).startswith(home):
             raise UserError(
@@ -80,6 +81,16 @@ def _matches(pattern: str, base: Path, real: _RealPaths, where: str) -> tuple[Pa
     if not found:
         raise UserError(f"no file matches {pattern!r}", where=where, fix=f"Looked in {root}.")
     return root, found
+
+
+def refuse_broken_link(path: Path, name: str, where: str) -> None:
+    """Raise UserError for a link whose file is not there: what it should have held is unknown."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(
+            f"{name} is a link to a file that is not there",
+            where=where,
+            fix="Fetch the file (with `git annex get`, where that made the link), or remove the link.",
+        )
 
 
 def list_mirror(origin: HubOrigin | S3Origin, config: AcquireConfig, where: str) -> Listing:

@@ -75,6 +75,8 @@ def _other_layout(head: bytes, whole: bool) -> str | None:
     if not whole:
         lines.pop()  # where it ends is not known
     lines = [line for line in lines if line.strip()]
+    if lines and _is_object(lines[0]):
+        return None
     first = _first_value(head, whole)
     if first is None or first.kind not in b"{[":
         if not lines or any(line.lstrip()[:1] == b"{" for line in lines):

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from corpus.acquire.local import refuse_broken_link
 from corpus.base.errors import UserError
 from corpus.documents.compression import COMPRESSED
 from corpus.documents.fields import value_or_none
@@ -33,6 +34,8 @@ def find_files(against: Sequence[str]) -> list[Path]:
             [Path(entry)] if Path(entry).is_file() else [Path(match) for match in glob.glob(entry, recursive=True)]
         )
         files = [path for path in matches if path.is_file()]
+        for path in matches:
+            refuse_broken_link(path, str(path), WHERE)
         if not files:
             raise UserError(f"no file at '{entry}'", where=WHERE, fix="Paths in `against` are relative to the recipe.")
         found.update(files)

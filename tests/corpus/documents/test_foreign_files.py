@@ -21,11 +21,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpus.acquire import AcquireConfig
+from corpus.acquire.local import list_local
 from corpus.acquire.origins import FilesOrigin
 from corpus.base.errors import UserError
 from corpus.build import main
 from corpus.catalogue.models import Source
-from corpus.cleaning.decontamination.evalsets import read_examples
+from corpus.cleaning.decontamination.evalsets import find_files, read_examples
 from corpus.documents.adapters import AlignedChoiceAdapter
 from corpus.documents.joins import prepare
 from corpus.documents.prepare import AlignedLines
@@ -260,6 +262,18 @@ def test_a_text_about_pointers_is_a_text(tmp_path: Path) -> None:
         b"/annex/objects/ is a folder\n",
     ):
         assert read(tmp_path / "x.txt", text, "text") == [text.decode()]
+
+
+def test_a_link_to_a_file_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    """As git-annex has it where links are supported."""
+    write_jsonl(tmp_path / "a.jsonl", RECORDS)
+    (tmp_path / "b.jsonl").symlink_to(".git/annex/objects/mJ/k2/MD5-s8--ab12/MD5-s8--ab12")
+    config = AcquireConfig(tmp_path / "cache", base_dir=tmp_path)
+    for pattern in ("*.jsonl", "b.jsonl"):
+        with pytest.raises(UserError, match=r"b\.jsonl is a link to a file that is not there.*git annex get"):
+            list_local(FilesOrigin(paths=[pattern]), config, "s")
+        with pytest.raises(UserError, match=r"b\.jsonl is a link to a file that is not there"):
+            find_files([str(tmp_path / pattern)])
 
 
 JOINED: dict[str, Callable[[bytes], bytes]] = {
