@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from corpus.base.config import Strict
+from corpus.cleaning.reasons import DropReason
 
 if TYPE_CHECKING:
     from datatrove.data import Document
 
 StepFunction = Callable[["Document"], "str | None"]
 """None keeps the document; a string is the reason it is dropped under. Picklable and deterministic."""
+
+
+KeysOf = Callable[[str], "bytes | None"]
+"""What a comparison compares a text by."""
 
 
 class Step(Strict):
@@ -59,13 +64,27 @@ class TextStep(DocumentStep):
         return frozenset()
 
 
-class Comparison(Step):
+class ComparisonStep(Step):
     """A step that compares documents with each other, and so needs passes of its own."""
 
     compares: ClassVar[bool] = True
     scope: Literal["recipe", "source"] = "recipe"
     """Compare across all the recipe's sources (in mixture order), or inside each source only."""
 
+    reason: ClassVar[DropReason]
+    """What its documents are dropped under."""
+    joins: ClassVar[bool] = False
+    """Whether documents with equal keys are one with all that these have equal keys with."""
+
     def needs(self) -> frozenset[str]:
         """No field of the record: texts are compared."""
         return frozenset()
+
+    @property
+    def bands(self) -> int:
+        """Keys per document."""
+        return 1
+
+    def keys(self) -> KeysOf:
+        """The text -> keys function (of 16 bytes each, one after the other); None for a text to keep in any case."""
+        raise NotImplementedError

@@ -14,8 +14,8 @@ from datatrove.data import Document
 
 from corpus.base.files import atomic_write
 from corpus.cleaning.comparisons.droplists import DropList, UnitRef, load_drop_list
-from corpus.cleaning.comparisons.steps import ExactDedupStep, MinhashStep
-from corpus.cleaning.reasons import CONTAMINATED, DropReason
+from corpus.cleaning.reasons import CONTAMINATED
+from corpus.cleaning.step import ComparisonStep
 from corpus.documents.units import Unit
 from corpus.pipeline.tally import Tally
 from corpus.pipeline.unit_step import Numbered, UnitStep
@@ -77,9 +77,9 @@ def cleaning_functions(plan: StreamPlan, unit: Unit, until: int | None) -> list[
     for position, spec in plan.steps:
         if until is not None and position >= until:
             break
-        if isinstance(spec, ExactDedupStep | MinhashStep):
-            reason: DropReason = "duplicate" if isinstance(spec, ExactDedupStep) else "near_duplicate"
-            drops = load_drop_list(plan.comparison_folders[position], UnitRef(plan.source_name, unit.index), reason)
+        if isinstance(spec, ComparisonStep):
+            ref = UnitRef(plan.source_name, unit.index)
+            drops = load_drop_list(plan.comparison_folders[position], ref, spec.reason)
             functions.append((spec.step, functools.partial(_check_each, drops)))
         else:
             functions.append((spec.step, _over_batches(spec.function())))

@@ -10,9 +10,9 @@ from pathlib import Path
 from corpus.acquire import Prefetcher
 from corpus.cleaning.decontamination.coverage import check_coverage
 from corpus.pipeline.attempts import attempt, clear_dead_attempts
-from corpus.pipeline.comparisons import run_comparisons
+from corpus.pipeline.comparisons import forget_comparisons, run_comparisons
 from corpus.pipeline.display import BuildDisplay, SourceTotals, say
-from corpus.pipeline.job import Job
+from corpus.pipeline.job import Job, Purpose
 from corpus.pipeline.options import Options
 from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
@@ -46,6 +46,7 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
             records[name] = _completed(recipe, plans, name, options)
             if options.store:
                 upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
+        forget_comparisons(plans)
     return records
 
 
@@ -81,7 +82,18 @@ def _make_units(
     index_of = {path: name for name, path in saved.items()}
     sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
 
-    def run(jobs: list[Job], collect: int | None = None) -> None:
+    def compare(jobs: list[Job], purpose: Purpose) -> None:
+        if purpose.looks_at_documents:
+            run(jobs, purpose)
+            return
+        name = f"{recipe.cleaning[purpose.step].step}: {purpose.stage}"
+        say(f"{name}, {len(jobs)} jobs, {options.workers} workers")
+        totals = {name: SourceTotals(len(jobs))}
+        with BuildDisplay(totals) as display:
+            show = functools.partial(_count_up, [(name, 1)] * len(jobs), totals, display)
+            run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
+
+    def run(jobs: list[Job], purpose: Purpose | None = None) -> None:
         owners = []
         for job in jobs:
             name = index_of[job.plan]
@@ -90,7 +102,7 @@ def _make_units(
         for name, size in owners:
             stored[name] += size
         totals = {name: SourceTotals(size) for name, size in stored.items()}
-        what = "" if collect is None else f" for {recipe.cleaning[collect].step}"
+        what = "" if purpose is None else f" for {recipe.cleaning[purpose.step].step}"
         place = f" on {options.cluster.kind}" if options.cluster else ""
         say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
         order = [(index_of[job.plan], piece) for job in jobs for piece in _files_of(plans[index_of[job.plan]], job)]
@@ -99,10 +111,10 @@ def _make_units(
         config = next(iter(plans.values())).acquire
         with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
             show = functools.partial(_count_up, owners, totals, display)
-            run_jobs(jobs, work, options.workers, show, collect, options.cluster)
+            run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
 
     if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
-        run_comparisons(plans, saved, run)
+        run_comparisons(plans, saved, compare)
     while jobs := [
         Job(saved[name], unit.index)
         for name, plan in wanted.items()

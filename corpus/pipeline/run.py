@@ -18,17 +18,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corpus.base.errors import UserError
 from corpus.base.files import full_disk
 from corpus.pipeline import executors
 from corpus.pipeline.cluster_options import Cluster, save_options, saved_options
 from corpus.pipeline.heartbeat import ParentBeat, Silence
+from corpus.pipeline.job import Job, Purpose
 from corpus.pipeline.marks import OWNER, alive, die_with_parent
-
-if TYPE_CHECKING:
-    from corpus.pipeline.job import Job
 
 POLL_SECONDS, POLL_SHARED_SECONDS = 0.2, 1.0
 """Between two looks at the workers' files, on a local disk and on one that a cluster shares."""
@@ -51,12 +49,12 @@ def run_jobs(
     work: Path,
     workers: int,
     show: Callable[[Progress], None],
-    collect: int | None = None,
+    purpose: Purpose | None = None,
     cluster: Cluster | None = None,
 ) -> None:
     """Make every job's unit with ``workers`` processes; raises UserError naming the first unit that failed.
 
-    ``collect``: instead of making shards, let this comparison of the recipe's cleaning look at the documents.
+    ``purpose``: the stage of a comparison that the jobs are for; None makes shards.
     ``cluster``: where the workers are; None is this machine.
     ``work`` is a scratch folder for this run; ``show`` is called with the counts about five times a second.
     """
@@ -68,7 +66,7 @@ def run_jobs(
         attempt.mkdir(parents=True)
         jobs_file = attempt / "jobs.json"
         jobs_file.write_text(json.dumps([jobs[index] for index in remaining]))
-        watcher = _Watcher(attempt, remaining, progress, show, collect, cluster)
+        watcher = _Watcher(attempt, remaining, progress, show, purpose, cluster)
         lost = watcher.run(jobs_file, min(workers, len(remaining)))
         watcher.raise_failures()
         if lost and shutil.disk_usage(work).free < ROOM_FOR_A_REPORT:
@@ -101,10 +99,10 @@ class _Watcher:
         indices: list[int],
         progress: Progress,
         show: Callable[[Progress], None],
-        collect: int | None,
+        purpose: Purpose | None,
         cluster: Cluster | None,
     ) -> None:
-        self.folder, self.indices, self.progress, self.show, self.collect = folder, indices, progress, show, collect
+        self.folder, self.indices, self.progress, self.show, self.purpose = folder, indices, progress, show, purpose
         self.cluster = cluster
         self.lost_index: int | None = None
         """The job whose worker vanished."""
@@ -116,8 +114,8 @@ class _Watcher:
     def run(self, jobs_file: Path, workers: int) -> str | None:
         """Run until the executor ends or loses a worker; returns what was lost."""
         arguments = [str(jobs_file), str(len(self.indices)), str(workers)]
-        if self.collect is not None:
-            arguments.append(str(self.collect))
+        if self.purpose is not None:
+            arguments += [str(self.purpose.step), self.purpose.stage]
         with (self.folder / "executor.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "corpus.pipeline.run", *arguments],
@@ -192,14 +190,13 @@ class _Watcher:
         )
 
 
-def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> None:
+def _execute(jobs_file: Path, tasks: int, workers: int, purpose: Purpose | None) -> None:
     """Body of the executor process: make the units, then complete the streams that have all of theirs."""
     attempt = jobs_file.parent
     die_with_parent(int(os.environ[OWNER]))
     if saved_options(attempt) is None:
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
-    from corpus.pipeline.job import Job
     from corpus.pipeline.steps import unit_pipeline
     from corpus.streams.finish import complete_stream, units_to_make
     from corpus.streams.plan import load_plan
@@ -207,18 +204,18 @@ def _execute(jobs_file: Path, tasks: int, workers: int, collect: int | None) -> 
 
     jobs = [Job(*job) for job in json.loads(jobs_file.read_bytes())]
     plans = [load_plan(Path(path)) for path in dict.fromkeys(job.plan for job in jobs)]
-    if collect is None:
+    if purpose is None:
         for plan in plans:
             load_engine(plan.tokenizer_json, plan.engine)
             load_engine(plan.tokenizer_json, ReferenceEngine.name)
             special_table(plan.tokenizer_json, plan.tokenizer.vocab_size)
     try:
-        executors.execute(unit_pipeline(jobs_file, collect), attempt, tasks, workers)
+        executors.execute(unit_pipeline(jobs_file, purpose), attempt, tasks, workers)
     except UserError as error:
         # Reported after every unit that failed by itself: ranks end before `tasks`.
         (attempt / f"failed-{tasks}.json").write_text(json.dumps({"user": [error.what, error.where, error.fix]}))
         return
-    if collect is not None:
+    if purpose is not None:
         return
     for plan in plans:
         if not plan.is_complete() and not units_to_make(plan, 0):
@@ -232,4 +229,7 @@ def _kill_group(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    _execute(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) if sys.argv[4:] else None)
+    _execute(
+        Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]),
+        Purpose(int(sys.argv[4]), sys.argv[5]) if sys.argv[4:] else None,
+    )  # fmt: skip

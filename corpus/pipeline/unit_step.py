@@ -43,9 +43,14 @@ class Numbered(NamedTuple):
     document: Document
 
 
+def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> contextlib.AbstractContextManager[None]:
+    """job_work on a unit."""
+    return job_work(step, f"{plan.source_name}, unit {unit.index}", plan.data, rank)
+
+
 @contextlib.contextmanager
-def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterator[None]:
-    """Mark a unit as in hand and then as done; leave a failure as a file for the parent, so that other units go on."""
+def job_work(step: UnitStep, where: str, data: Path, rank: int) -> Iterator[None]:
+    """Mark a job as in hand and then as done; leave a failure as a file for the parent, so that other jobs go on."""
     marks = UnitMarks(step.jobs.parent, rank)
     try:
         with marks:
@@ -54,9 +59,9 @@ def unit_work(step: UnitStep, plan: StreamPlan, unit: Unit, rank: int) -> Iterat
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as raised:  # a panic inside a tokeniser's Rust code is no Exception
-        error: BaseException = full_disk(plan.data) if is_full(raised) else raised
+        error: BaseException = full_disk(data) if is_full(raised) else raised
         report = {
-            "where": f"{plan.source_name}, unit {unit.index}",
+            "where": where,
             "user": [error.what, error.where, error.fix] if isinstance(error, UserError) else None,
             "error": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),

@@ -13,6 +13,8 @@ from corpus.base.config import Strict, parse
 from corpus.base.files import atomic_write, canonical_json, fingerprint, read_json
 from corpus.catalogue.models import Source
 from corpus.cleaning.comparisons.droplists import UnitRef
+from corpus.cleaning.comparisons.stages import Comparison
+from corpus.cleaning.step import ComparisonStep
 from corpus.cleaning.steps import CleaningStep
 from corpus.documents.units import WHOLE, Unit, plan_units
 from corpus.records.stream import STREAM_FILE, Boundary, Tokenizer
@@ -135,6 +137,13 @@ class StreamPlan(Strict):
     def compared_units(self, step: int) -> list[UnitRef]:
         """All units a comparison looks at, in the order that decides which of two equal documents stays."""
         return [UnitRef(source, unit) for source, units, _ in self.compared_streams[step] for unit in range(units)]
+
+    def comparison(self, place: int) -> tuple[Comparison, ComparisonStep]:
+        """The work of the comparison at this place of the recipe's cleaning, and its settings."""
+        step = self.cleaning[place]
+        assert isinstance(step, ComparisonStep)
+        units = self.compared_units(place)
+        return Comparison(self.comparison_folders[place], units, step.bands, step.joins), step
 
     def removed_file(self, unit: Unit) -> Path:
         """Where a unit's removed documents are kept."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import zstandard
 
 from corpus.records.stream import load_stream
-from tests.conftest import documents, run_command, user_error, write_jsonl
+from tests.conftest import ROOT, documents, environment, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
 
 MakeRecipe = Callable[..., Path]
@@ -75,6 +78,47 @@ def test_minhash_drops_near_copies(make_recipe: MakeRecipe, tmp_path: Path) -> N
     write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts + near])
     manifest = build(recipe, tmp_path / "data")
     assert manifest.sources["a"].documents.dropped == {"near_duplicate": 15}
+
+
+WITH_JOBS = """
+import sys
+from corpus.pipeline import comparisons
+comparisons.ROWS_HERE = 0
+from corpus.build import main
+main(sys.argv[1:])
+"""
+"""A build whose comparisons are done by workers, however small."""
+
+
+def test_comparisons_done_by_workers_and_killed_between_give_the_same_streams(
+    twins: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = twins(cleaning=[{"step": "exact_dedup", "scope": "source"}, {"step": "minhash"}])
+    manifest = build(recipe, tmp_path / "data")
+    assert manifest.sources["b"].documents.dropped == {"duplicate": 10, "near_duplicate": 18}  # two are too short
+    arguments = ("-c", WITH_JOBS, str(recipe), "--workers", "2", "--out")
+    done = run_command(*arguments, str(tmp_path / "jobs"))
+    assert done.returncode == 0, done.stderr
+    for stage in ("exact_dedup: group", "exact_dedup: match", "exact_dedup: list", "minhash: join-0"):
+        assert f"{stage}, 1 jobs, 2 workers" in done.stderr
+    assert tree_hashes(tmp_path / "jobs") == tree_hashes(tmp_path / "data")
+    for out in ("data", "jobs"):
+        assert not list((tmp_path / out / ".build" / "comparisons").glob("*"))  # nothing needs the findings any more
+
+    for stage in ("exact_dedup: match", "minhash: list"):
+        out = tmp_path / "killed"
+        process = subprocess.Popen(
+            [sys.executable, *arguments, str(out)], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(stage):
+                process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run_command(*arguments, str(out))
+    assert done.returncode == 0, done.stderr
+    assert "exact_dedup: match" not in done.stderr
+    assert tree_hashes(out) == tree_hashes(tmp_path / "data")
 
 
 def test_decontamination_by_files_beside_the_recipe(make_recipe: MakeRecipe, tmp_path: Path) -> None:
