@@ -139,6 +139,13 @@ class MobileLM(nn.Module):
         hidden = self.norm(x)
         return hidden if objective is None else objective(hidden, self.embed_tokens.weight)
 
+    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
+        """Whether a module inside is sharded by itself: the blocks, so that one at a time is whole.
+
+        Composer's FSDP2 policy asks this of each child of its model, and shards the child around them.
+        """
+        return isinstance(module, Block)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d) -> (..., V) through the tied embedding. Not for sharded training: see `forward`."""
         return F.linear(hidden, self.embed_tokens.weight)

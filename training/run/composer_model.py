@@ -13,7 +13,7 @@ from composer.models import ComposerModel
 from torch import Tensor, nn
 
 from training.distillation.loss import Distiller, LogitsOf, TopK, distillation_loss
-from training.model.decoder import Block, MobileLM
+from training.model.decoder import MobileLM
 from training.model.losses import cross_entropy
 from training.model.shapes import ModelConfig
 
@@ -90,10 +90,6 @@ class TrainingModel(ComposerModel):
         """The sums since the last call, which starts them anew; None when forward did not run."""
         sums, self.sums = self.sums, None
         return sums
-
-    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
-        """Blocks are sharded one by one, and the whole model around them (Composer's FSDP2 policy asks this)."""
-        return isinstance(module, (Block, MobileLM))
 
 
 def training_model(state: State) -> TrainingModel:

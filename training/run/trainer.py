@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from composer import DataSpec, Trainer
+from composer import DataSpec
 from composer.utils import dist, reproducibility
 
 from training.data.arrangement import Arrangement
@@ -24,6 +24,7 @@ from training.run.composer_model import TARGETS, TrainingModel
 from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
 from training.run.options import Options
+from training.run.parallel import ParallelTrainer, ShardedGradients, parallelism_config
 from training.run.peak import peak_of
 from training.run.phase_loader import phase_loader
 from training.run.phase_teacher import build_distiller
@@ -187,7 +188,7 @@ def _train(
             f"peak for MFU: {peak.flops / 1e12:.3g} TFLOP/s per device ({peak.note})",
             flush=True,
         )
-    trainer = Trainer(
+    trainer = ParallelTrainer(
         model=model,
         optimizers=build_optimizer(model, training.optimizer, kind),
         train_dataloader=DataSpec(loader, num_samples=recipe.samples, get_num_tokens_in_batch=_tokens),
@@ -196,6 +197,7 @@ def _train(
         max_duration=f"{last_step}ba",
         callbacks=[
             LearningRate(training, phase.steps),
+            *([ShardedGradients()] if options.parallel == "fsdp2" else []),
             guard,
             StepMetrics(facts, folder, guard),
             saver,
@@ -205,7 +207,7 @@ def _train(
         device=device,
         precision=options.precision or ("amp_bf16" if kind == "cuda" else "fp32"),
         device_train_microbatch_size=per_pass,
-        parallelism_config={"fsdp2": {"state_dict_type": "full"}} if options.parallel == "fsdp2" else None,
+        parallelism_config=parallelism_config(options.parallel),
         compile_config=COMPILE if options.compile else None,
         seed=recipe.seed,
         run_name=folder.root.name,
