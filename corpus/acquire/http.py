@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
+from corpus.acquire import network
 from corpus.acquire.disk import CHUNK
 from corpus.acquire.transfer import AccessDenied, Body, Retry
 from corpus.base.errors import UserError
@@ -87,11 +88,22 @@ def _sent(method: str, url: str, headers: dict[str, str], where: str) -> Iterato
     """Send one request; failures of the connection, also while the body is read, become Retry."""
     response = None
     try:
-        response = _session().request(method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False)
+        try:
+            response = _session().request(
+                method, url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
+            )
+        except requests.RequestException:
+            raise
+        except OSError as error:
+            # What requests leaves as it is: a certificate file that is not there.
+            raise network.failure(error, url, where) or UserError(str(error), where=where) from None
         yield response
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.InvalidHeader):
+        network.check_settings()  # a proxy's address may be meant
         raise UserError(f"not a valid URL: {shown(url)}", where=where) from None
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        if (final := network.failure(error, url, where)) is not None:
+            raise final from None
         raise Retry(f"connection to {urlsplit(url).hostname} failed ({type(error).__name__})") from None
     except urllib3.exceptions.HTTPError as error:
         raise Retry(f"connection to {urlsplit(url).hostname} was cut ({type(error).__name__})") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import __version__
-from corpus.acquire import http
+from corpus.acquire import http, network
 from corpus.acquire.disk import read_note, short_hash, write_note
 from corpus.acquire.models import AcquireConfig, Listing, SourceFile, listing_of
 from corpus.acquire.names import safe_name, select, static_prefix
@@ -172,6 +172,8 @@ def _call(origin: HubOrigin, where: str, action: Any) -> Any:
             raise UserError("the hub's answer was not understood", where=where) from None
         except Exception as error:
             if isinstance(error, OSError) or any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
+                if (final := network.failure(error, endpoint(), where)) is not None:
+                    raise final from None
                 raise Retry(f"connection to the hub failed ({type(error).__name__})") from None
             if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)):
                 raise UserError(f"the hub's answer was not understood ({type(error).__name__})", where=where) from None

@@ -210,7 +210,7 @@ def test_closed_gates_are_named_all_at_once_before_any_work(served: Served, tmp_
         line = user_error(result)
         assert "3 of 17 sources cannot be read" in line
         for repo in ("bigcode/starcoderdata", "nvidia/Nemotron-Pretraining-Code-v1", "nvidia/Nemotron-CC-Math-v1"):
-            assert f"https://huggingface.co/datasets/{repo}" in line
+            assert f"https://huggingface.co/datasets/{repo}" in result.stderr
         assert not token or (token not in result.stderr and not files_with(token, out))
         assert not (out / "streams").exists() and not (out / "downloads" / "datasets").exists()
 

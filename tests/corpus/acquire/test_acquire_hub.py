@@ -203,7 +203,7 @@ def test_unknown_revisions_and_unreachable_hubs(hub, config, make_source, monkey
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     result = check(make_source(toy()), config)
     assert not result.reachable
-    assert "connection to the hub failed" in (result.problem or "")
+    assert result.problem == "127.0.0.1:9 cannot be reached: connection refused"
 
 
 @pytest.mark.parametrize("name", ["data/../../../etc/passwd", "data/a\\b", "data/a\0b"])
