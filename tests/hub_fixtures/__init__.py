@@ -15,6 +15,9 @@ from typing import Any
 from corpus.catalogue.load import load_catalogue
 from corpus.catalogue.models import Source
 from corpus.documents.joins import input_origins
+from corpus.recipe.model import load_recipe
+from corpus.tokenization.specs import HubTokenizer
+from tests.conftest import ROOT
 from tests.hub_fixtures import pretraining, tasks
 from tests.hub_fixtures.shelf import Expected, Shelf, prose
 from tests.loopback_hub import LoopbackHub
@@ -41,7 +44,10 @@ def fill(hub: LoopbackHub) -> dict[str, Expected]:
         hub.add_dataset(repo, files, revision=commit, gated=repo in gated)
     for url, data in shelf.urls.items():
         hub.add_url(url, data)
-    hub.add_model("TinyLlama/TinyLlama_v1.1", {"tokenizer.json": small_tokenizer(), "config.json": b"{}"})
+    tokenizer = load_recipe(ROOT / "recipes" / "mobilellm.yaml").tokenizer
+    assert isinstance(tokenizer, HubTokenizer)
+    files = {"tokenizer.json": small_tokenizer(), "config.json": b"{}"}
+    hub.add_model(tokenizer.repo, files, revision=tokenizer.revision)
     return shelf.expected
 
 
