@@ -19,7 +19,7 @@ WHOLE = -1
 
 @dataclass(frozen=True)
 class Piece:
-    """A byte range of one file; it holds the lines whose first byte, or the row groups whose middle, lies inside."""
+    """A byte range of one file: the lines whose first byte lies inside, or as large a share of the rows of parquet."""
 
     file: str
     start: int
