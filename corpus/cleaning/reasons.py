@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 CONTAMINATED = "contaminated"
 """The reason of documents that share an n-gram with an evaluation set."""
@@ -10,3 +10,4 @@ CONTAMINATED = "contaminated"
 
 DropReason = Literal["duplicate", "near_duplicate"]
 """The reasons of comparisons."""
+COMPARED: frozenset[str] = frozenset(get_args(DropReason))

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from corpus.base.process import end_with_parent
 from corpus.pipeline.heartbeat import WorkerBeat, leave
@@ -33,7 +34,7 @@ class UnitMarks:
             self._mark.write_text(str(os.getpid()))
         return self
 
-    def done(self, counts: list[int]) -> None:
+    def done(self, counts: list[Any]) -> None:
         """The unit is published."""
         leave(self.folder / f"done-{self.rank}", json.dumps(counts))
 

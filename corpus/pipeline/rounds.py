@@ -13,11 +13,12 @@ from corpus.pipeline.attempts import attempt, clear_dead_attempts
 from corpus.pipeline.comparisons import forget_comparisons, run_comparisons
 from corpus.pipeline.display import BuildDisplay, SourceTotals, say
 from corpus.pipeline.job import Job, Purpose
+from corpus.pipeline.losses import Losses
 from corpus.pipeline.options import Options
 from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
 from corpus.records.stream import StreamRecord, load_stream
-from corpus.streams.finish import TornUnits, complete_stream, unit_bytes, units_to_make
+from corpus.streams.finish import TornUnits, complete_stream, finished_units, unit_bytes, units_to_make
 from corpus.streams.lock import stream_lock
 from corpus.streams.plan import StreamPlan
 
@@ -41,6 +42,8 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
             if not plan.is_complete():
                 stack.enter_context(stream_lock(plan))
         clear_dead_attempts(options.data)
+        if options.keep_removed:
+            _note_what_is_not_kept(wanted)
         make_units(recipe, plans, wanted, options)
         for name, plan in wanted.items():
             records[name] = _completed(recipe, plans, name, options)
@@ -48,6 +51,18 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
                 upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
         forget_comparisons(plans)
     return records
+
+
+def _note_what_is_not_kept(plans: dict[str, StreamPlan]) -> None:
+    """Removed documents are kept while a unit is made: say where units are made already."""
+    for name, plan in plans.items():
+        made = finished_units(plan) if plan.steps else set()
+        without = sum(not plan.removed_file(unit).is_file() for unit in plan.units if unit.index in made)
+        if without:
+            say(
+                f"note: {without} of {len(made)} finished units of '{name}' were made without --keep-removed, so what "
+                f"was removed there is not kept; delete {plan.folder} to make them again"
+            )
 
 
 def _completed(recipe: Recipe, plans: dict[str, StreamPlan], name: str, options: Options) -> StreamRecord:
@@ -90,7 +105,7 @@ def _make_units(
         say(f"{name}, {len(jobs)} jobs, {options.workers} workers")
         totals = {name: SourceTotals(len(jobs))}
         with BuildDisplay(totals) as display:
-            show = functools.partial(_count_up, [(name, 1)] * len(jobs), totals, display)
+            show = functools.partial(_count_up, [(name, 1)] * len(jobs), totals, display, None)
             run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
 
     def run(jobs: list[Job], purpose: Purpose | None = None) -> None:
@@ -110,7 +125,11 @@ def _make_units(
         listings = {name: plan.listing for name, plan in plans.items()}
         config = next(iter(plans.values())).acquire
         with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
-            show = functools.partial(_count_up, owners, totals, display)
+            whole = {
+                name for name, jobs_of in Counter(o for o, _ in owners).items() if jobs_of == len(plans[name].units)
+            }
+            losses = Losses([owner for owner, _ in owners], whole, say)
+            show = functools.partial(_count_up, owners, totals, display, losses)
             run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
 
     if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
@@ -129,16 +148,22 @@ def _files_of(plan: StreamPlan, job: Job) -> list[str]:
 
 
 def _count_up(
-    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, progress: Progress
-) -> None:
-    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them."""
+    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, losses: Losses | None,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them.
+
+    Raises UserError when cleaning leaves nothing of a source.
+    """
     for total in totals.values():
         total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
-    for index, (documents, text_bytes, tokens) in progress.counts.items():
+    for index, (documents, text_bytes, tokens, dropped) in progress.counts.items():
         owner, size = owners[index]
         total = totals[owner]
         total.done_bytes += size if index in progress.done else min(text_bytes, size)
         total.documents += documents
         total.text_bytes += text_bytes
         total.tokens += tokens
+        if losses is not None and index in progress.done:
+            losses.add(index, documents, dropped)
     display.update()

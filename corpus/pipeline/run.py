@@ -38,9 +38,9 @@ ROOM_FOR_A_REPORT = 1 << 18
 
 @dataclass
 class Progress:
-    """Counts of the units of one run so far: index into the jobs -> [documents, text bytes, tokens]."""
+    """Counts of the units of one run so far: index into the jobs -> what Tally.counts gives."""
 
-    counts: dict[int, list[int]] = field(default_factory=dict)
+    counts: dict[int, list[Any]] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
 
 

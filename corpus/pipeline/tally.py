@@ -34,6 +34,6 @@ class Tally:
         self._published = now
         leave(path, json.dumps(self.counts()))
 
-    def counts(self) -> list[int]:
-        """Documents, text bytes and tokens so far."""
-        return [self.read, self.text_bytes, self.text_tokens]
+    def counts(self) -> list[Any]:
+        """Documents, text bytes and tokens so far, and documents dropped by reason."""
+        return [self.read, self.text_bytes, self.text_tokens, self.dropped]
