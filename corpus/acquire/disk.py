@@ -57,12 +57,12 @@ class Partial:
 
     @property
     def validator(self) -> str | None:
-        """The strong ETag that the bytes here came under."""
+        """The strong ETag or date of change that the bytes here came under."""
         known = read_note(self._note)
         return known.get("validator") if isinstance(known, dict) else None
 
     def note(self, validator: str) -> None:
-        """Keep the ETag, so that a later run can continue the very file."""
+        """Keep the validator, so that a later run can continue the very file."""
         write_note(self._note, {"validator": validator})
 
     def append(self) -> IO[bytes]:

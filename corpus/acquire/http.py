@@ -174,7 +174,7 @@ def open_at(url: str, headers: dict[str, str], where: str, offset: int, validato
             # Nothing is left after the offset: either all is here, or what is here is of another file.
             start = offset if total == offset else -1
         chunks = response.raw.stream(CHUNK, decode_content=False) if response.status_code != 416 else iter(())
-        yield Body(start, total, _strong_etag(response), chunks)
+        yield Body(start, total, _strong_etag(response) or _old_date(response), chunks)
 
 
 def _length(response: requests.Response) -> int | None:
@@ -188,6 +188,16 @@ def _range(response: requests.Response) -> tuple[int, int | None]:
     if not found:
         return -1, None
     return int(found[1] or -1), int(found[2]) if found[2] != "*" else None
+
+
+def _old_date(response: requests.Response) -> str | None:
+    """Last-Modified where it tells one version from the next: well before the answer was made (RFC 9110, 8.8.2.2)."""
+    value = response.headers.get("Last-Modified", "").strip()
+    with contextlib.suppress(ValueError, TypeError):
+        answered = parsedate_to_datetime(response.headers.get("Date", ""))
+        if answered.timestamp() - parsedate_to_datetime(value).timestamp() > 60:
+            return value
+    return None
 
 
 def _strong_etag(response: requests.Response) -> str | None:

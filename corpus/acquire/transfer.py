@@ -52,7 +52,7 @@ class Body:
     total: int | None
     """Bytes of the whole file, where the server says."""
     validator: str | None
-    """Strong ETag that a later request can name to continue this very file."""
+    """Strong ETag, or else a date of change, that a later request can name to continue this very file."""
     chunks: Iterator[bytes]
 
 
@@ -133,7 +133,8 @@ def _gather(job: Job) -> None:
         have = job.partial.size
         validator = job.partial.validator if have else None
         # Without a validator only a content hash can tell that the rest belongs to what is here.
-        if (have and not pinned and not validator) or (job.size is not None and have > job.size):
+        again = (have > 0 and not pinned and not validator) or (job.size is not None and have > job.size)
+        if again:
             job.partial.discard()
             have, validator = 0, None
         if job.size is not None and have == job.size and job.partial.path.exists():
@@ -144,7 +145,8 @@ def _gather(job: Job) -> None:
                 return
             raise Retry("the connection was cut")
         except Retry as error:
-            failures = 1 if job.partial.size - have >= CHUNK else failures + 1
+            # What has to be brought once more is no progress.
+            failures = 1 if job.partial.size - have >= CHUNK and not again else failures + 1
             _pause(error, failures, job.where, job.cancelled)
 
 
@@ -187,7 +189,7 @@ def _check_same_file(job: Job, body: Body) -> None:
     changed = None
     if job.size is not None and body.total is not None and body.total != job.size:
         changed = f"has {body.total:,} bytes now, but had {job.size:,} when it was listed"
-    elif job.digest and job.digest.startswith("etag:") and body.validator:
+    elif job.digest and job.digest.startswith("etag:") and (body.validator or "").startswith('"'):
         if body.validator != job.digest.removeprefix("etag:"):
             changed = "was changed on the server since it was listed"
     if changed:
