@@ -1,20 +1,20 @@
 """The download folder: who uses which file, what may be deleted, and how many bytes there may be.
 
-A file in use is held by a shared lock, which the kernel drops when its process dies. The ledger (JSON under a lock)
-knows the files that were downloaded under a bound; only these count against it and only these are ever deleted.
+A file in use is held by a shared lock, which the kernel drops when its process dies. The ledger knows the files that
+were downloaded under a bound; only these count against it and only these are ever deleted.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corpus.acquire.disk import Partial, lock_path, read_note, short_hash, write_note
+from corpus.acquire.disk import Partial, lock_path, short_hash
+from corpus.acquire.ledger import Ledger, ledger
 from corpus.acquire.models import AcquireConfig
 from corpus.acquire.transfer import Cancelled
 from corpus.base.errors import UserError
@@ -99,7 +99,7 @@ def fetch(
         if not held:
             lock.close()
             if not pin and not entry.config.keep:
-                with _ledger(entry.config.cache) as book:  # its last unit may have ended while it was held here
+                with ledger(entry.config.cache) as book:  # its last unit may have ended while it was held here
                     _delete_unneeded(entry, book)
 
 
@@ -114,20 +114,16 @@ def release(entry: Entry) -> None:
             _pins.pop(entry.target, None)
     if lock is None:
         return
-    with _ledger(entry.config.cache) as book:
+    with ledger(entry.config.cache) as book:
         lock.close()
-        need = book["needs"].get(entry.path)
-        if need:
-            need["units"] -= 1
-            if need["units"] <= 0:
-                del book["needs"][entry.path]
-        _touch(book, entry.path)
+        book.done(entry.path)
+        book.touch(entry.path)
         _delete_unneeded(entry, book)
 
 
-def _delete_unneeded(entry: Entry, book: dict[str, Any]) -> None:
+def _delete_unneeded(entry: Entry, book: Ledger) -> None:
     """With keep=False, delete the file when no unit needs it and nobody holds it (who does comes here after us)."""
-    if not entry.config.keep and entry.path not in book["needs"]:
+    if not entry.config.keep and not book.is_needed(entry.path):
         _delete(entry.config.cache, book, entry.path)
 
 
@@ -136,33 +132,11 @@ def plan_needs(config: AcquireConfig, paths: list[str]) -> None:
 
     With keep=False, what a killed build left here and nobody needs any more is deleted.
     """
-    needs: dict[str, dict[str, int]] = {}
-    for rank, path in enumerate(paths):
-        needs.setdefault(path, {"units": 0, "rank": rank})["units"] += 1
-    with _ledger(config.cache) as book:
-        book["needs"] = needs
+    with ledger(config.cache) as book:
+        book.plan(paths)
         if not config.keep:
-            for path in sorted(book["files"].keys() - needs):
+            for path in list(book.unneeded()):
                 _delete(config.cache, book, path)
-
-
-@contextlib.contextmanager
-def _ledger(cache: Path) -> Iterator[dict[str, Any]]:
-    """The ledger, alone; written back at the end. files: path -> {size, used}; needs: path -> {units, rank}."""
-    with locked(lock_path(cache, "ledger")):
-        book = read_note(cache / "ledger.json")
-        if not isinstance(book, dict) or not {"files", "needs", "tick"} <= book.keys():
-            book = {"files": {}, "needs": {}, "tick": 0}
-        before = repr(book)
-        yield book
-        if repr(book) != before:
-            write_note(cache / "ledger.json", book)
-
-
-def _touch(book: dict[str, Any], path: str) -> None:
-    if path in book["files"]:
-        book["tick"] += 1
-        book["files"][path]["used"] = book["tick"]
 
 
 def _check_limit(entry: Entry) -> None:
@@ -180,15 +154,14 @@ def _reserve(entry: Entry, *, demand: bool) -> bool:
     ``demand``: a unit waits for it, so that files fetched ahead for later units may go as well.
     """
     limit = entry.config.cache_limit
-    with _ledger(entry.config.cache) as book:
-        if not demand and entry.path not in book["needs"]:
+    with ledger(entry.config.cache) as book:
+        if not demand and not book.is_needed(entry.path):
             raise Cancelled  # the units that wanted it got it themselves and are done
-        others = sum(file["size"] for path, file in book["files"].items() if path != entry.path)
+        others = book.bytes - (book.size(entry.path) or 0)
         over = 0 if limit is None else others + (entry.size or 0) - limit
         if over > 0 and over > _make_room(entry.config.cache, book, over, demand):
             return False
-        book["files"][entry.path] = {"size": entry.size or 0, "used": 0}
-        _touch(book, entry.path)
+        book.add(entry.path, entry.size or 0)
         return True
 
 
@@ -200,8 +173,8 @@ class _Patience:
 
     def wait(self) -> None:
         """Sleep a little; raises UserError when nothing moved for STALL_SECONDS."""
-        with _ledger(self._entry.config.cache) as book:
-            tick = book["tick"]
+        with ledger(self._entry.config.cache) as book:
+            tick = book.tick
         now = time.monotonic()
         if tick != self._tick:
             self._tick, self._since = tick, now
@@ -214,23 +187,20 @@ class _Patience:
         time.sleep(WAIT)
 
 
-def _make_room(cache: Path, book: dict[str, Any], over: int, demand: bool) -> int:
+def _make_room(cache: Path, book: Ledger, over: int, demand: bool) -> int:
     """Delete files nobody uses until ``over`` bytes are free or none is left; returns the bytes freed."""
-    needs = book["needs"]
-    idle = sorted((path for path in book["files"] if path not in needs), key=lambda path: book["files"][path]["used"])
-    # Fetched ahead: the one needed last goes first.
-    ahead = sorted((path for path in book["files"] if path in needs), key=lambda path: -needs[path]["rank"])
     freed = 0
-    for path in [*idle, *(ahead if demand else [])]:
+    for path in itertools.chain(book.unneeded(), book.ahead() if demand else ()):
         if freed >= over:
             break
         freed += _delete(cache, book, path)
     return freed
 
 
-def _delete(cache: Path, book: dict[str, Any], path: str) -> int:
+def _delete(cache: Path, book: Ledger, path: str) -> int:
     """Delete a ledger's file unless somebody holds it; returns its bytes, 0 when it stays."""
-    if path not in book["files"]:
+    size = book.size(path)
+    if size is None:
         return 0
     lock = Lock(lock_path(cache, path))
     try:
@@ -239,6 +209,7 @@ def _delete(cache: Path, book: dict[str, Any], path: str) -> int:
         with disk_errors(cache):
             (cache / path).unlink(missing_ok=True)
             _partial(cache, path).discard()
-        return int(book["files"].pop(path)["size"])
+        book.remove(path)
+        return size
     finally:
         lock.close()
