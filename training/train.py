@@ -10,9 +10,13 @@ if __package__ in (None, ""):
     # for top-level modules, instead of the folder that holds `corpus` and `training`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from training.run import checkpoint
+from training.run.folder import RunFolder
 from training.run.options import parse_args
 from training.run.phases import plan, resolve
-from training.run.ranks import reported_once
+from training.run.ranks import reported_once, say
+from training.run.standing import last_steps, look, nothing_left, run_name
+from training.run.starting_weights import find_weights
 from training.run.world import check_device, check_startable
 
 
@@ -28,6 +32,14 @@ def main(argv: list[str] | None = None) -> None:
         phases = resolve(options)
         for phase in phases:
             check_startable(phase)
+        folder = RunFolder(options.out / run_name(options, phases))
+        standing = look(folder, options, phases)
+        if standing and standing.is_done(last_steps(phases, options.until)):
+            say(nothing_left(folder, standing))
+            return
+        if options.load and not checkpoint.listing(folder.checkpoints):
+            find_weights(options.load, verify=False)
+        say("loading torch and Composer ...")
         check_device(options)
         from training.run.trainer import run
 

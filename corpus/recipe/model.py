@@ -50,8 +50,8 @@ class Recipe(Strict):
     """Keep attention inside each document (false is what the papers' code does)."""
     tokens: int = Field(gt=0, le=10**18)
     """Target tokens the phase trains on, over all sources."""
-    seed: int = Field(default=17, ge=0)
-    """Orders the samples and the units; also seeds the trainer."""
+    seed: int = Field(default=17, ge=0, le=2**32 - 1)
+    """Orders the samples and the units; also seeds the trainer, which takes no larger ones."""
     malformed: Literal["drop", "fail"] = "drop"
     """What a record that cannot be read does: dropped and counted by reason, or fail the build."""
     unit_bytes: int = Field(default=128 << 20, ge=1 << 10)
@@ -74,6 +74,12 @@ class Recipe(Strict):
             low = self.tokens // per_step * per_step
             near = f"{low} or {low + per_step}" if low else str(per_step)
             raise ValueError(f"tokens must be a whole number of steps of {per_step} tokens: use {near}")
+        warmup = self.training.schedule.warmup_steps
+        if warmup and warmup >= self.steps:
+            raise ValueError(
+                f"training.schedule.warmup_steps: {warmup} steps of warm-up do not fit the {self.steps} steps of the "
+                f"phase: use at most {self.steps - 1}"
+            )
         for place, step in enumerate(self.cleaning):
             for name in step.sources:
                 if name not in self.mixture:

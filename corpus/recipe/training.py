@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from corpus.base.config import Strict
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of one of Adam's running means."""
 
 
 class Schedule(Strict):
@@ -19,17 +22,26 @@ class Schedule(Strict):
     final_fraction: float = Field(ge=0, le=1)
     """Learning rate at the last step as a fraction of the peak."""
 
+    @model_validator(mode="after")
+    def _constant_ends_at_its_peak(self) -> Schedule:
+        if self.kind == "constant" and self.final_fraction != 1.0:
+            raise ValueError(
+                f"a constant schedule cannot end at {self.final_fraction} of its peak: set final_fraction to 1, or the "
+                "kind to linear or cosine"
+            )
+        return self
+
 
 class Optimizer(Strict):
     """AdamW as in PyTorch: decay is multiplied by the learning rate; norms are never decayed."""
 
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1e30)
     """Peak learning rate at the recipe's global batch."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of the running means of the gradient and of its square."""
-    eps: float = Field(default=1e-8, gt=0)
+    eps: float = Field(default=1e-8, ge=1e-30, le=1e30)
     """Added to the denominator."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, le=1e30)
     """Per step, multiplied by the learning rate."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Gradient-norm clip; null turns clipping off."""
@@ -75,9 +87,9 @@ class BadLoss(Strict):
 class ModelOverrides(Strict):
     """Model settings that a phase changes, or that the papers leave open."""
 
-    rope_theta: float | None = Field(default=None, gt=0)
+    rope_theta: float | None = Field(default=None, gt=0, le=1e30)
     """RoPE base of this phase; null keeps the size's own."""
-    global_layers: list[int] | None = None
+    global_layers: list[NonNegativeInt] | None = None
     """0-based layers with global attention for models with sliding windows; null keeps the size's own."""
     qk_norm: bool | None = None
     """Parameter-free RMS norm of queries and keys; null keeps the size's own."""
@@ -106,3 +118,12 @@ class Training(Strict):
     """Model settings that the phase changes."""
     sizes: list[str] = []
     """Model sizes this phase was published for; empty means any."""
+
+    @model_validator(mode="after")
+    def _batch_is_dealt_evenly(self) -> Training:
+        if self.global_batch % self.canonical_nodes:
+            raise ValueError(
+                f"canonical_nodes {self.canonical_nodes} does not divide global_batch {self.global_batch}, so virtual "
+                "epochs could not be dealt out without repeating samples"
+            )
+        return self

@@ -79,7 +79,7 @@ def test_mistakes_are_one_line_with_what_mends_them(
     assert "'seq_len' is fixed by the build" in error(capsys, *tiny, "--set", "seq_len=64")
     assert "is not KEY=VALUE" in error(capsys, *tiny, "--set", "seed")
     assert "tokens must be a whole number of steps" in error(capsys, *tiny, "--set", "tokens=1000")
-    assert "--set schedule.warmup_steps=2" in error(capsys, *tiny, "--set", "schedule.warmup_steps=24")
+    assert "24 steps of the phase: use at most 23" in error(capsys, *tiny, "--set", "schedule.warmup_steps=24")
     assert "COUNTxNAME" in error(capsys, *tiny, "--dry-run", "--gpus", "H100")
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from corpus.base.errors import UserError
 from corpus.base.files import read_json
 from corpus.recipe.model import Recipe
-from corpus.records.manifest import Manifest, load_manifest
+from corpus.records.manifest import Manifest
 from training.base.progress_bar import Progress
 from training.data.loader import Collator
 from training.data.mixture import Cycle, plan_epochs
@@ -127,8 +127,7 @@ def _front(subject: Subject, name: str, stream: StreamSamples) -> NDArray[np.int
     """Drawn samples at the front of each shard, over all phases so far that read the stream, under whatever name."""
     print_of = subject.manifest.sources[name].stream_fingerprint
     front = np.zeros(len(stream.shard_samples), np.int64)
-    for recipe in subject.phases:
-        manifest = load_manifest(subject.root / "manifests" / f"{recipe.name}.json")
+    for recipe, manifest in zip(subject.phases, subject.manifests, strict=True):
         for entry, source in manifest.sources.items():
             if source.stream_fingerprint == print_of:
                 front = np.maximum(front, drawn(recipe, manifest, entry, stream.shard_samples))

@@ -13,13 +13,13 @@ from torch import Tensor
 from corpus.base.errors import UserError
 from corpus.base.files import read_json
 from corpus.recipe.model import Recipe
-from corpus.records.manifest import Manifest, load_manifest
+from corpus.records.manifest import Manifest
 from corpus.tokenization.engine import without_special_tokens
 from training.model.decoder import MobileLM
 from training.model.shapes import model_config
 from training.run import checkpoint
 from training.run.checkpoint import Record
-from training.run.folder import latest_checkpoint
+from training.run.folder import latest_checkpoint, phase_manifest
 
 
 class RunTokenizer:
@@ -55,10 +55,15 @@ class Subject:
     model: MobileLM
     """float32, in evaluation mode."""
     device: torch.device
-    manifest: Manifest
-    """Of the phase the checkpoint belongs to."""
+    manifests: list[Manifest]
+    """Of the run's phases up to and including the checkpoint's."""
     phases: list[Recipe]
     """The resolved recipes of the run up to and including that phase."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the phase the checkpoint belongs to."""
+        return self.manifests[-1]
 
     @property
     def recipe(self) -> Recipe:
@@ -102,8 +107,9 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     model.to_empty(device=device)
     model.load_state_dict(checkpoint.read_weights(chosen))
     model.eval().requires_grad_(False)
-    manifest = load_manifest(root / "manifests" / f"{record.recipe}.json")
-    return Subject(root, chosen.name, record, model, device, manifest, recipes)
+    prints = [*(phase["manifest"] for phase in phases[: record.phase]), record.data["fields"]["manifest"]]
+    manifests = [phase_manifest(root, recipe.name, of) for recipe, of in zip(recipes, prints, strict=True)]
+    return Subject(root, chosen.name, record, model, device, manifests, recipes)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:

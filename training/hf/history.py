@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from corpus.recipe.model import Recipe
-from corpus.records.manifest import Manifest, load_manifest
+from corpus.records.manifest import Manifest
 from training.data.elastic import fingerprint_fields, short_value
 from training.data.mixture import plan_epochs
 from training.hf.source import Source
 from training.run import checkpoint
-from training.run.folder import read_metrics
+from training.run.folder import phase_manifest, read_metrics
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,13 @@ def _rows(source: Source) -> list[dict[str, Any]]:
 
 
 def _phase(source: Source, index: int, recipe: Recipe, rows: list[dict[str, Any]]) -> PhaseHistory:
-    manifest = load_manifest(source.root / "manifests" / f"{recipe.name}.json")
-    record = source.record if index == source.record.phase else _kept(source, index)
+    current = index == source.record.phase
+    record = source.record if current else _kept(source, index)
+    manifest = (
+        source.manifest
+        if current
+        else phase_manifest(source.root, recipe.name, source.run["phases"][index]["manifest"])
+    )
     last = rows[-1] if rows else {}
     if record:
         steps, tokens = record.step, record.tokens

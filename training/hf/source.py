@@ -10,11 +10,11 @@ from torch import Tensor
 
 from corpus.base.errors import UserError
 from corpus.base.files import read_json
-from corpus.records.manifest import Manifest, load_manifest
+from corpus.records.manifest import Manifest
 from training.model.shapes import ModelConfig
 from training.run import checkpoint
 from training.run.checkpoint import Record
-from training.run.folder import latest_checkpoint, model_config
+from training.run.folder import latest_checkpoint, model_config, phase_manifest
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ def open_source(path: Path) -> Source:
             where=str(path),
             fix="Name it inside its run: RUN/checkpoints/NAME.",
         )
-    manifest = load_manifest(root / "manifests" / f"{record.recipe}.json")
+    manifest = phase_manifest(root, record.recipe, record.data["fields"]["manifest"])
     return Source(root, chosen, record, read_json(root / "run.json"), manifest)

@@ -56,6 +56,10 @@ class Record(Strict):
     """The phase is at its last step."""
     model: dict[str, Any]
     """ModelConfig of the weights."""
+    document_mask: bool | None = None
+    """Attention stays inside documents; None in checkpoints written before this was recorded."""
+    model_changes: list[dict[str, Any]] = []
+    """Changes of what the model computes that the user let pass: the step, and {field: [before, after]}."""
     data: dict[str, Any]
     """The loader's position: its step, the fields that fix the samples of every step (manifest, mixture, seed, sequence
     length, global batch ...), and the changes of those that the user let pass."""

@@ -1,7 +1,7 @@
 """A run's folder: what it trains, with what, and the lock that keeps two commands from training it at once.
 
 RUN/run.json            size, resolved phases, and one entry per start: command, versions, git state, processes
-RUN/manifest.json       of the phase being trained; manifests/ holds every phase's
+RUN/manifest.json       of the phase being trained; manifests/ holds all that were trained on, by phase and fingerprint
 RUN/tokenizer/          tokenizer.json and meta.json
 RUN/metrics.jsonl       one line per optimiser step
 RUN/checkpoints/  RUN/tensorboard/  RUN/loss.png
@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.base.errors import UserError
 from corpus.base.files import atomic_write, read_json, write_json
 from corpus.base.locks import Lock
-from corpus.records.manifest import MANIFEST_FILE
+from corpus.records.manifest import MANIFEST_FILE, Manifest, load_manifest
 from corpus.streams.store import copy_folder
 from training.model.shapes import ModelConfig, model_config
 from training.run import checkpoint
@@ -72,51 +73,33 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def start(
-        self,
-        options: Options,
-        phases: list[Phase],
-        resumed: dict[str, Any] | None,
-        loaded: dict[str, Any] | None = None,
-    ) -> list[str]:
-        """Record this start in run.json and return what differs from the start before, one line per setting.
+    def start(self, options: Options, phases: list[Phase], first: int, facts: Mapping[str, Any]) -> None:
+        """Record a start in run.json: `facts`, and how the phases from `first` on are trained now.
 
-        `resumed` is the phase and step it goes on from, `loaded` the weights of another run that it begins with.
-        Raises UserError when the folder holds a run of another model or other phases.
+        Earlier phases stay as they were trained, and later ones that this command does not name as they were planned.
         """
-        known = read_json(self.record) if self.record.is_file() else None
-        described = [describe(phase) for phase in phases]
-        changes: list[str] = []
-        if known:
-            before = [phase["recipe"]["name"] for phase in known["phases"]]
-            names = [phase.name for phase in phases]
-            if known["size"] != options.model_name or before[: len(names)] != names[: len(before)]:
-                raise UserError(
-                    f"holds a run of size {known['size']} over {', '.join(before)}",
-                    where=str(self.root),
-                    fix="Choose another --run-name.",
-                )
-            for old, new in zip(known["phases"], described, strict=False):
-                prefix = f"{new['recipe']['name']}: "
-                changes += _changes(old["recipe"]["training"], new["recipe"]["training"], prefix)
+        known = read_json(self.record) if self.record.is_file() else {"phases": [], "starts": []}
+        before = known["phases"]
+        described = [*before[:first], *map(describe, phases[first:]), *before[len(phases) :]]
         start = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "processes": world_size(),
-            "resumed": resumed,
-            "loaded": loaded,
-            "changed": changes,
+            **facts,
             "git": git_state(),
             "versions": versions(),
         }
-        starts = [*(known["starts"] if known else []), start]
-        record = {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts}
-        write_json(self.record, record)
-        return changes
+        starts = [*known["starts"], start]
+        write_json(
+            self.record, {"run": self.root.name, "size": options.model_name, "phases": described, "starts": starts}
+        )
 
     def enter_phase(self, phase: Phase, data: Path) -> None:
-        """Copy the phase's manifest and tokenizer into the run."""
+        """Copy the phase's manifest and tokenizer into the run; manifests that were trained on before stay."""
         phase.manifest.write(self.root)
-        write_json(self.root / "manifests" / f"{phase.name}.json", read_json(self.root / MANIFEST_FILE))
+        write_json(
+            _manifest_file(self.root, phase.name, phase.manifest.fingerprint), read_json(self.root / MANIFEST_FILE)
+        )
         source = data / phase.manifest.tokenizer.path
         if source.is_dir():
             copy_folder(source, self.root / "tokenizer")
@@ -130,14 +113,23 @@ class RunFolder:
             stream.writelines(json.dumps(row).encode() + b"\n" for row in kept)
 
 
-def _changes(old: Any, new: Any, prefix: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines: list[str] = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            dot = "" if prefix.endswith(" ") else "."
-            lines += _changes(old.get(key), new.get(key), f"{prefix}{dot}{key}")
-        return lines
-    return [] if old == new else [f"{prefix} {old} -> {new}"]
+def _manifest_file(root: Path, recipe: str, fingerprint: str) -> Path:
+    return root / "manifests" / f"{recipe}-{fingerprint[:16]}.json"
+
+
+def phase_manifest(root: Path, recipe: str, fingerprint: str) -> Manifest:
+    """The manifest of that fingerprint which the run `root` trained `recipe` on; raises UserError without one."""
+    path = _manifest_file(root, recipe, fingerprint)
+    if path.is_file():
+        return load_manifest(path)
+    # Runs had one file a phase, which the next build of the same recipe overwrote.
+    manifest = load_manifest(root / "manifests" / f"{recipe}.json")
+    if manifest.fingerprint != fingerprint:
+        raise UserError(
+            f"the manifest that {recipe} was trained on is lost ({fingerprint[:16]}; here is that of another build)",
+            where=str(root / "manifests"),
+        )
+    return manifest
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -38,12 +38,6 @@ def check_schedule(schedule: Schedule, steps: int, where: str) -> None:
             where=where,
             fix=f"Add --set schedule.warmup_steps={steps // 10}.",
         )
-    if schedule.kind == "constant" and schedule.final_fraction != 1.0:
-        raise UserError(
-            f"a constant schedule cannot end at {schedule.final_fraction} of its peak",
-            where=where,
-            fix="Set schedule.final_fraction to 1, or the kind to linear or cosine.",
-        )
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from corpus.recipe.model import Recipe, load_recipe
 from corpus.records.manifest import MANIFEST_FILE, Manifest, load_manifest
 from corpus.records.stream import STREAM_FILE
 from corpus.streams.store import StorePath
+from training.data.elastic import fingerprint_fields
 from training.model.shapes import CURRICULA, ModelConfig, apply_overrides, get_size, scaled_down
 from training.run.optimizer import check_schedule
 from training.run.options import Options
@@ -144,6 +145,21 @@ def _check_build(recipe: Recipe, manifest: Manifest, build: Path, rebuild: str) 
     for name, source in manifest.sources.items():
         if not (build / source.stream / STREAM_FILE).is_file():
             raise UserError(f"the stream of '{name}' is missing ({source.stream})", where=str(build), fix=rebuild)
+
+
+def data_fields(phase: Phase) -> dict[str, Any]:
+    """What decides which samples each step of the phase sees, as its loader and its checkpoints have it."""
+    training = phase.recipe.training
+    return fingerprint_fields(
+        manifest=phase.manifest.fingerprint,
+        mixture=[(name, source.weight_asked) for name, source in phase.manifest.sources.items()],
+        seed=phase.recipe.seed,
+        seq_len=phase.recipe.seq_len,
+        global_batch=training.global_batch,
+        canonical_nodes=training.canonical_nodes,
+        total_steps=phase.steps,
+        virtual_epoch_samples=training.virtual_epoch_samples,
+    )
 
 
 def describe(phase: Phase) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def reported_once() -> Iterator[None]:
             raise
 
 
+def say(text: str) -> None:
+    """Print on the job's first process, without torch."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
 def on_first(action: Callable[[], T]) -> T:
     """Run `action` on rank 0 and give every rank its result, or the UserError it raised."""
     from composer.utils import dist

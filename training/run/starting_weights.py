@@ -7,24 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from corpus.base.errors import UserError
 from corpus.base.files import sha256_file
 from corpus.recipe.model import load_recipe
 from corpus.recipe.training import ModelOverrides
-from training.model.decoder import MobileLM
 from training.model.saved import MODEL_FILE, WEIGHTS_FILE, read_model
 from training.model.shapes import SIZES, ModelConfig, model_config
 from training.run import checkpoint
 from training.run.folder import latest_checkpoint
 from training.run.overrides import model_options
 from training.run.phases import Phase
-
-FLAG = "--allow-changed-model"
-
-DESCRIPTIVE = ("name", "family", "published", "seq_len", "max_positions")
-"""Fields of ModelConfig that change nothing of what a model computes."""
+from training.run.standing import MODEL_FLAG, model_differences
 
 MAX_NAMED = 6
 """Tensors an error names before it only counts them."""
@@ -44,17 +37,17 @@ class StartingWeights:
     """An optimiser state lies beside them."""
 
 
-def find_weights(load: Path) -> StartingWeights:
-    """The weights of a run, a checkpoint folder, a folder of training.import_hf or a .safetensors file, verified.
+def find_weights(load: Path, *, verify: bool = True) -> StartingWeights:
+    """The weights of a run, a checkpoint folder, a folder of training.import_hf or a .safetensors file.
 
-    Raises UserError when there are none, or they are damaged.
+    Raises UserError when there are none, or, with `verify`, when a checkpoint's files are damaged.
     """
     where = f"--load {load}"
     if load.is_file():
         if load.suffix != ".safetensors":
             raise UserError("is no .safetensors file", where=where, fix="Others can run code when they are read.")
         if (load.parent / checkpoint.RECORD_FILE).is_file():
-            return dataclasses.replace(_of_checkpoint(load.parent), path=load, optimizer=False)
+            return dataclasses.replace(_of_checkpoint(load.parent, verify), path=load, optimizer=False)
         if load.name == WEIGHTS_FILE and (load.parent / MODEL_FILE).is_file():
             return _imported(load.parent)
         return StartingWeights(load, None, None, False)
@@ -65,7 +58,7 @@ def find_weights(load: Path) -> StartingWeights:
     if (load / "config.json").is_file():
         fix = f"Run: python -m training.import_hf {load} --size SIZE --to IMPORTED, and give --load IMPORTED."
         raise UserError("is a Hugging Face folder", where=where, fix=fix)
-    return _of_checkpoint(latest_checkpoint(load))
+    return _of_checkpoint(latest_checkpoint(load), verify)
 
 
 def _imported(folder: Path) -> StartingWeights:
@@ -75,8 +68,8 @@ def _imported(folder: Path) -> StartingWeights:
     return StartingWeights(path, read_model(folder), None, False)
 
 
-def _of_checkpoint(folder: Path) -> StartingWeights:
-    record = checkpoint.verify(folder)
+def _of_checkpoint(folder: Path, verify: bool) -> StartingWeights:
+    record = checkpoint.verify(folder) if verify else checkpoint.read_record(folder)
     tokenizer = folder.resolve().parent.parent / "tokenizer" / "tokenizer.json"
     return StartingWeights(
         folder, model_config(record.model), sha256_file(tokenizer) if tokenizer.is_file() else None, True
@@ -113,12 +106,7 @@ def check_weights(weights: StartingWeights, phase: Phase, load: Path, *, allow: 
 def _differences(weights: StartingWeights, phase: Phase) -> dict[str, list[Any]]:
     changed: dict[str, list[Any]] = {}
     if weights.model:
-        theirs, ours = (dataclasses.asdict(model) for model in (weights.model, phase.model))
-        changed = {
-            name: [theirs[name], ours[name]]
-            for name in theirs
-            if name not in DESCRIPTIVE and theirs[name] != ours[name]
-        }
+        changed = model_differences(weights.model, phase.model)
     facts = phase.manifest.tokenizer
     if weights.tokenizer and weights.tokenizer != facts.sha256:
         changed["tokenizer"] = [weights.tokenizer[:12], facts.sha256[:12]]
@@ -127,7 +115,10 @@ def _differences(weights: StartingWeights, phase: Phase) -> dict[str, list[Any]]
 
 def _odd_tensors(weights: StartingWeights, model: ModelConfig) -> list[str]:
     """What keeps the tensors from being loaded into `model`."""
+    import torch
     from safetensors import SafetensorError, safe_open
+
+    from training.model.decoder import MobileLM
 
     path = weights.path if weights.path.is_file() else weights.path / checkpoint.WEIGHTS_FILE
     try:
@@ -153,5 +144,5 @@ def _fix(weights: StartingWeights, phase: Phase, refused: dict[str, list[Any]], 
         size = weights.model.name if weights.model else ""
         return f"They are of --size {size}." if size in SIZES and size != phase.model.name else "They cannot be loaded."
     if keep := model_options({name: was for name, (was, _) in refused.items()}):
-        return f"Keep theirs with {keep}, or change the model on purpose with {FLAG}."
-    return f"Change the model on purpose with {FLAG}."
+        return f"Keep theirs with {keep}, or change the model on purpose with {MODEL_FLAG}."
+    return f"Change the model on purpose with {MODEL_FLAG}."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from training.run.callbacks.checkpointing import Checkpointer, SaveRules, Start
 from training.run.callbacks.guard import StepGuard
 from training.run.callbacks.metrics import StepFacts, StepMetrics, samples_digest, short
 from training.run.callbacks.schedule import LearningRate
-from training.run.checkpoint import Record
 from training.run.composer_model import TARGETS, TrainingModel
 from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
@@ -31,6 +31,7 @@ from training.run.phase_teacher import build_distiller
 from training.run.phases import Phase
 from training.run.plotting import draw
 from training.run.ranks import StopSignal, on_first
+from training.run.standing import Standing, last_steps, nothing_left, run_name, stand
 from training.run.starting_weights import StartingWeights, check_weights, find_weights
 from training.run.world import microbatch, world_size
 
@@ -52,74 +53,73 @@ def run(options: Options, phases: list[Phase]) -> None:
     if world_size() > 1 or options.parallel == "fsdp2":
         dist.initialize_dist(device, DIST_SECONDS)
     folder = RunFolder(options.out / run_name(options, phases))
-    found, weights = on_first(lambda: _open(folder, options, phases))
+    standing, weights = on_first(lambda: _open(folder, options, phases))
     ends = last_steps(phases, options.until)
-    first, start = position(phases, found, weights)
-    if dist.get_global_rank() == 0 and (first == len(phases) or start.step >= ends[first]):
-        print(f"nothing left to train: {folder.root} is where this command ends", flush=True)
-    for phase in phases[first:]:
-        if start.step >= ends[phase.index] or not _train(
-            options, phase, folder, start, ends[phase.index], stop, device
-        ):
+    if standing.is_done(ends):
+        if dist.get_global_rank() == 0:
+            print(nothing_left(folder, standing), flush=True)
+        folder.unlock()
+        return
+    start = _start(phases, standing, weights)
+    for phase in phases[standing.phase :]:
+        if start.step >= ends[phase.index]:
+            break
+        # The run's records are written when all else of the start is done, so that a refused one changes nothing.
+        begin = partial(_begin, folder, options, phases, phase, standing, weights)
+        if not _train(options, phase, folder, start, ends[phase.index], stop, device, begin):
             break
         start = Start(on_first(lambda: latest_checkpoint(folder.root)), None, _carries(phases, phase.index + 1))
     on_first(lambda: _finish(folder, phases))
 
 
-def run_name(options: Options, phases: list[Phase]) -> str:
-    """The run's folder name: given, or the size with its recipe or curriculum."""
-    what = phases[0].name if len(phases) == 1 else phases[0].recipe.family
-    return options.run_name or f"{options.model_name}-{what}"
-
-
-def last_steps(phases: list[Phase], until: int | None) -> list[int]:
-    """The step of each phase at which this command ends; `until` counts over all phases, 0 means not begun."""
-    ends, before = [], 0
-    for phase in phases:
-        ends.append(phase.steps if until is None else max(0, min(phase.steps, until - before)))
-        before += phase.steps
-    return ends
-
-
-def position(
-    phases: list[Phase], found: tuple[Path, Record] | None, weights: StartingWeights | None
-) -> tuple[int, Start]:
-    """The phase that comes next (one past the last when all are done) and what it starts from."""
-    if found is None:
-        if weights is None:
-            return 0, Start()
-        return 0, Start(weights.path, None, weights.optimizer and _carries(phases, 0))
-    path, record = found
-    if record.finished:
-        return record.phase + 1, Start(path, None, _carries(phases, record.phase + 1))
-    return record.phase, Start(path, record)
+def _start(phases: list[Phase], standing: Standing, weights: StartingWeights | None) -> Start:
+    """What the phase that comes next starts from."""
+    if standing.path is None:
+        return Start(weights.path, None, weights.optimizer and _carries(phases, 0)) if weights else Start()
+    if standing.step:
+        return Start(standing.path, standing.record)
+    return Start(standing.path, None, _carries(phases, standing.phase))
 
 
 def _carries(phases: list[Phase], index: int) -> bool:
     return index < len(phases) and phases[index].recipe.training.carry_optimizer
 
 
-def _open(
-    folder: RunFolder, options: Options, phases: list[Phase]
-) -> tuple[tuple[Path, Record] | None, StartingWeights | None]:
-    """Rank 0's part of a start: lock the run, find its newest intact checkpoint or what --load names, record this."""
+def _open(folder: RunFolder, options: Options, phases: list[Phase]) -> tuple[Standing, StartingWeights | None]:
+    """Rank 0's part of a start: lock the run, find its newest intact checkpoint or what --load names, check both."""
     folder.lock()
     found = checkpoint.newest_good(folder.checkpoints, lambda text: print(f"warning: {text}", flush=True))
-    record = found[1] if found else None
-    weights = loaded = None
-    if options.load and not record:
+    standing = stand(folder, options, phases, found)
+    weights = None
+    if options.load and not found:
         weights = find_weights(options.load)
-        differs = check_weights(weights, phases[0], options.load, allow=options.allow_changed_model)
-        loaded = {"path": str(options.load), "model": weights.model and weights.model.name, "changed": differs}
-        for name, (was, now) in differs.items():
-            print(f"note: {name} is {was} in the weights loaded, {now} in {phases[0].name}", flush=True)
-        if weights.model is None:
-            print(f"note: {options.load} does not say how its model computes; taken as {phases[0].name}'s", flush=True)
-    changes = folder.start(options, phases, {"phase": record.recipe, "step": record.step} if record else None, loaded)
-    for change in changes:
-        print(f"note: changed since the last start: {change}", flush=True)
-    folder.truncate_metrics(record.phase if record else 0, record.step if record else 0)
-    return found, weights
+        check_weights(weights, phases[0], options.load, allow=options.allow_changed_model)
+    return standing, weights
+
+
+def _begin(
+    folder: RunFolder,
+    options: Options,
+    phases: list[Phase],
+    phase: Phase,
+    standing: Standing,
+    weights: StartingWeights | None,
+) -> None:
+    """Rank 0 records, with the first phase this command trains, its start, and with each the phase's data."""
+    if phase.index == standing.phase:
+        loaded = None
+        if weights and options.load:
+            differs = check_weights(weights, phase, options.load, allow=options.allow_changed_model)
+            loaded = {"path": str(options.load), "model": weights.model and weights.model.name, "changed": differs}
+            for name, (was, now) in differs.items():
+                print(f"note: {name} is {was} in the weights loaded, {now} in {phase.name}", flush=True)
+            if weights.model is None:
+                print(f"note: {options.load} does not say how its model computes; taken as {phase.name}'s", flush=True)
+        for line in standing.notes():
+            print(f"note: {line}", flush=True)
+        folder.start(options, phases, standing.phase, {**standing.facts(), "loaded": loaded})
+        folder.truncate_metrics(*standing.last)
+    folder.enter_phase(phase, options.data)
 
 
 def _finish(folder: RunFolder, phases: list[Phase]) -> None:
@@ -139,11 +139,20 @@ def _finish(folder: RunFolder, phases: list[Phase]) -> None:
 
 
 def _train(
-    options: Options, phase: Phase, folder: RunFolder, start: Start, last_step: int, stop: StopSignal, device: str
+    options: Options,
+    phase: Phase,
+    folder: RunFolder,
+    start: Start,
+    last_step: int,
+    stop: StopSignal,
+    device: str,
+    begin: Callable[[], None],
 ) -> bool:
-    """Train one phase up to `last_step`; False when the run ends before the phase does."""
+    """Train one phase up to `last_step`; False when the run ends before the phase does.
+
+    `begin` runs on rank 0 when the phase is ready for its first step.
+    """
     recipe, training = phase.recipe, phase.recipe.training
-    on_first(lambda: folder.enter_phase(phase, options.data))
     kind = "cuda" if device == "gpu" else "cpu"
     place = torch.device(kind, dist.get_local_rank()) if kind == "cuda" else torch.device(kind)
     distiller = build_distiller(phase, place, sharded=options.parallel == "fsdp2")
@@ -209,13 +218,15 @@ def _train(
         device_train_microbatch_size=per_pass,
         parallelism_config=parallelism_config(options.parallel),
         compile_config=COMPILE if options.compile else None,
-        seed=recipe.seed,
+        # Composer adds the rank, and takes no seed of 2^32 or more.
+        seed=min(recipe.seed, 2**32 - world_size()),
         run_name=folder.root.name,
         dist_timeout=DIST_SECONDS,
         progress_bar=False,
         spin_dataloaders=False,
     )
     try:
+        on_first(begin)
         trainer.fit()
     finally:
         trainer.close()

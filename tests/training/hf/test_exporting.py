@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from corpus.base.errors import UserError
-from corpus.base.files import write_json
+from corpus.base.files import read_json, write_json
 from corpus.recipe.model import Recipe
-from corpus.records.manifest import Manifest, ManifestSource
+from corpus.records.manifest import Manifest, ManifestSource, load_manifest
 from corpus.records.stream import Documents
 from corpus.records.stream import Tokenizer as TokenizerFacts
 from tests.training.trainer_kit import recipe_dict
@@ -210,12 +210,13 @@ class Run:
         (root / "tokenizer").mkdir(parents=True)
         shutil.copy(tokenizer_json, root / "tokenizer" / "tokenizer.json")
         self.sha256 = hashlib.sha256(tokenizer_json.read_bytes()).hexdigest()
-        described = [{"recipe": phase, "steps": 30, "tokens": phase["tokens"]} for phase in phases]
+        described = [
+            {"recipe": phase, "manifest": self.enter(phase), "steps": 30, "tokens": phase["tokens"]} for phase in phases
+        ]
         write_json(root / "run.json", {"run": root.name, "size": cfg.name, "phases": described, "starts": []})
-        for phase in phases:
-            self.enter(phase)
 
-    def enter(self, phase: dict[str, Any]) -> None:
+    def enter(self, phase: dict[str, Any]) -> str:
+        """Leave the phase's manifest as training does; returns its fingerprint."""
         facts = manifest()
         facts = facts.model_copy(
             update={
@@ -227,12 +228,15 @@ class Run:
         )
         facts.write(self.root)
         (self.root / "manifests").mkdir(exist_ok=True)
-        shutil.copy(self.root / "manifest.json", self.root / "manifests" / f"{phase['name']}.json")
+        fingerprint = load_manifest(self.root).fingerprint
+        kept = self.root / "manifests" / f"{phase['name']}-{fingerprint[:16]}.json"
+        shutil.copy(self.root / "manifest.json", kept)
+        return fingerprint
 
     def fields(self, phase: int) -> dict[str, Any]:
         recipe = self.phases[phase]
         return fingerprint_fields(
-            manifest="f",
+            manifest=read_json(self.root / "run.json")["phases"][phase]["manifest"],
             mixture=[("prose", 1.0), ("code", 1.0)],
             seed=17,
             seq_len=recipe["seq_len"],

@@ -11,6 +11,7 @@ from tests.training.trainer_kit import build
 from training.run.folder import RunFolder
 from training.run.options import parse_args
 from training.run.phases import resolve
+from training.run.standing import stand
 
 
 def test_a_run_folder_is_not_reused_for_something_else(tmp_path: Path) -> None:
@@ -22,7 +23,10 @@ def test_a_run_folder_is_not_reused_for_something_else(tmp_path: Path) -> None:
     def start(*arguments: str) -> list[str]:
         data = ["--data", str(built / "data")]
         options = parse_args(["--size", "tiny", "--recipe", str(built / "recipes" / "mix.yaml"), *data, *arguments])
-        return RunFolder(tmp_path / "run").start(options, resolve(options), None)
+        folder, phases = RunFolder(tmp_path / "run"), resolve(options)
+        standing = stand(folder, options, phases, None)
+        folder.start(options, phases, standing.phase, standing.facts())
+        return standing.changes
 
     assert start() == []
     with pytest.raises(UserError, match=r"holds a run of size tiny over mix. Choose another --run-name"):

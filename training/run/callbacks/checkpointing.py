@@ -131,6 +131,8 @@ class Checkpointer(Callback):
             "tokens": state.timestamp.token.value,
             "finished": step == self.phase.steps,
             "model": asdict(self.phase.model),
+            "document_mask": self.phase.recipe.document_mask,
+            "model_changes": self.start.record.model_changes if self.start.record else [],
             "data": self._dataset_state(state),
             "world_size": dist.get_world_size(),
             "microbatch": int(state.device_train_microbatch_size or 0),
