@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training.run import checkpoint
 from training.run.folder import RunFolder
 from training.run.options import parse_args
 from training.run.phases import plan, resolve
-from training.run.ranks import reported_once, say
+from training.run.ranks import StopSignal, follow_launcher, reported_once, say
 from training.run.standing import last_steps, look, nothing_left, run_name
 from training.run.starting_weights import find_weights
 from training.run.world import check_device, check_startable
@@ -22,8 +23,10 @@ from training.run.world import check_device, check_startable
 
 def main(argv: list[str] | None = None) -> None:
     """Train, or with --dry-run print what would be trained. User errors exit with code 2 and one line."""
+    launcher = os.getppid()
     options = parse_args(argv)
     with reported_once():
+        follow_launcher(launcher)
         if options.dry_run:
             from training.run.dry_run import report
 
@@ -40,10 +43,11 @@ def main(argv: list[str] | None = None) -> None:
         if options.load and not checkpoint.listing(folder.checkpoints):
             find_weights(options.load, verify=False)
         say("loading torch and Composer ...")
+        stop = StopSignal()
         check_device(options)
         from training.run.trainer import run
 
-        run(options, phases)
+        run(options, phases, stop)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class UnitMarks:
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, however it dies; end it now if that has happened."""
     with contextlib.suppress(OSError, AttributeError):
-        end_with_parent(signal.SIGKILL)
+        end_with_parent(signal.SIGKILL, parent)
     if os.getppid() != parent:
         os._exit(3)
 

@@ -237,7 +237,8 @@ def test_weights_of_another_run_start_a_new_one_and_a_loss_that_is_no_number_sto
 def test_processes_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     sign = tmp_path / "stopped"
     child = (
-        "import pathlib, time; from training.run.ranks import StopSignal; stop = StopSignal(); print(flush=True)\n"
+        "import os, pathlib, time; from training.run.ranks import StopSignal, follow_launcher\n"
+        "follow_launcher(os.getppid()); stop = StopSignal(); stop.listen(); print(flush=True)\n"
         "while not stop.received: time.sleep(0.01)\n"
         f"pathlib.Path({str(sign)!r}).touch()"
     )
@@ -251,6 +252,14 @@ def test_processes_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     launcher.stdout.read()
     launcher.wait()
     assert sign.exists()
+
+
+def test_a_process_whose_launcher_died_before_it_could_say_so_ends_at_once() -> None:
+    code = "import os; from training.run.ranks import follow_launcher; follow_launcher(os.getppid() + 1); print('on')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "RANK": "0"}, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "")
 
 
 def test_composer_launches_it_and_sigterm_saves_and_exits_with_zero(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ For Composer the phase is one epoch of `total_steps` batches. See training/data/
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +63,9 @@ class Collator:
 
 def _start_worker(_: int) -> None:
     # One that waits for a dead sibling would else live on, and with it its run's shared memory.
-    end_with_parent(signal.SIGKILL)
+    owner = multiprocessing.parent_process()
+    direct = multiprocessing.get_start_method() != "forkserver"
+    end_with_parent(signal.SIGKILL, owner.pid if direct and owner and owner.pid else os.getppid())
 
 
 class MixtureLoader(DataLoader[dict[str, torch.Tensor]]):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import stat
+import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from corpus.base.errors import UserError
 from corpus.base.files import read_json, write_json
@@ -20,16 +20,37 @@ MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a .safetensors file with the rights that any new file has."""
-    from safetensors.torch import save_file
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32"}
+"""Names of torch's types in a .safetensors file."""
 
-    path.touch()
-    rights = stat.S_IMODE(path.stat().st_mode)
-    # It writes through a temporary file, whose rights shut everyone else out.
-    save_file(dict(tensors), str(path), metadata={"format": "pt"})
-    with contextlib.suppress(OSError):  # file systems without rights have nobody to shut out
-        path.chmod(rights)
+
+def write_tensors(tensors: Mapping[str, Tensor], stream: IO[bytes]) -> None:
+    """Write tensors on the CPU in the .safetensors format, byte for byte as the library does.
+
+    The library writes to a path alone, through a temporary file whose rights shut everyone else out; a checkpoint is
+    hashed while it is written.
+    """
+    import torch
+
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    stream.write(struct.pack("<Q", len(text)) + text)
+    for name in order:
+        stream.write(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a .safetensors file."""
+    with path.open("wb") as stream:
+        write_tensors(tensors, stream)
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], cfg: ModelConfig) -> None:

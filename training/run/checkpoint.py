@@ -11,18 +11,19 @@ for every kind of parallelism: the family ends at 1.5 B parameters, and a checkp
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, fsync_dir, publish_dir, read_json, write_json
-from training.model.saved import save_tensors
+from training.model.saved import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,12 +85,18 @@ class _HashedFile(io.RawIOBase):
 
         super().__init__()
         self._stream, self._hash, self._bytes = stream, xxhash.xxh3_128(), 0
+        self.error: OSError | None = None
+        """Why the disk refused; torch hides it behind an exception of its own."""
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._hash.update(view)
         self._bytes += len(view)
-        return self._stream.write(view)
+        try:
+            return self._stream.write(view)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._stream.flush()
@@ -110,36 +117,50 @@ def _hash(path: Path) -> FileRecord:
 
 
 def write(folder: Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write one checkpoint into `folder` and return its path; called by one process.
+    """Write one checkpoint into `folder` and return its path; called by one process, tensors on the CPU.
 
     `facts` are Record's fields but `files`. Raises UserError when the disk refuses, leaving earlier checkpoints alone.
     """
     import torch
 
     beside = folder / f".writing.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    hashed: dict[str, _HashedFile] = {}
+    refusal: OSError | UserError
     try:
-        shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, beside / WEIGHTS_FILE)
-        with (beside / STATE_FILE).open("wb") as stream:
-            hashed = _HashedFile(stream)
-            torch.save(dict(state), cast(IO[bytes], hashed))
-        files = {WEIGHTS_FILE: _hash(beside / WEIGHTS_FILE), STATE_FILE: hashed.record()}
-        record = Record(**facts, files=files)
+        with _hashed(beside / WEIGHTS_FILE, hashed) as stream:
+            write_tensors(weights, stream)
+        with _hashed(beside / STATE_FILE, hashed) as stream:
+            torch.save(dict(state), stream)
+        record = Record(**facts, files={name: file.record() for name, file in hashed.items()})
         content = record.model_dump(mode="json")
         write_json(beside / RECORD_FILE, {**content, "fingerprint": fingerprint(content)})
         final = folder / record.name
         shutil.rmtree(final, ignore_errors=True)
         publish_dir(beside, final)
         return final
-    except Exception as error:
+    except (OSError, UserError) as error:
+        refusal = error
+    except RuntimeError:
+        errors = [file.error for file in hashed.values() if file.error]
+        if not errors:
+            raise
+        refusal = errors[0]
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        # torch and safetensors wrap the OSError of a full disk in exceptions of their own.
-        raise UserError(
-            f"the checkpoint cannot be written: {error}",
-            where=str(folder),
-            fix="Free some space and run the same command again; earlier checkpoints are untouched.",
-        ) from None
+    raise UserError(
+        f"the checkpoint cannot be written: {getattr(refusal, 'strerror', None) or refusal}",
+        where=str(folder),
+        fix="Free some space and run the same command again; earlier checkpoints are untouched.",
+    )
+
+
+@contextlib.contextmanager
+def _hashed(path: Path, kept: dict[str, _HashedFile]) -> Iterator[IO[bytes]]:
+    with path.open("wb") as stream:
+        kept[path.name] = _HashedFile(stream)
+        yield cast(IO[bytes], kept[path.name])
 
 
 def listing(folder: Path) -> list[Path]:
@@ -190,11 +211,26 @@ def newest_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, Record
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the `keep` newest checkpoints, and what killed writers left behind."""
-    for path in [*listing(folder)[keep:], *folder.glob(".writing.*")]:
+def prune(folder: Path, keep: int, every: int | None = None) -> None:
+    """Delete all checkpoints but the `keep` newest, the last of each phase and, with `every`, those of its multiples.
+
+    What killed writers left behind goes too.
+    """
+    newest: dict[int, Path] = {}
+    for path in listing(folder):
+        newest.setdefault(_place(path)[0], path)
+    kept = {*listing(folder)[:keep], *newest.values()}
+    if every:
+        kept |= {path for path in listing(folder) if _place(path)[1] % every == 0}
+    for path in [*(path for path in listing(folder) if path not in kept), *folder.glob(".writing.*")]:
         shutil.rmtree(path, ignore_errors=True)
     fsync_dir(folder)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(path.name)
+    assert match, "listing returns such names alone"
+    return int(match[1]), int(match[2])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,11 @@ class Options:
     save_interval: int
     """Optimiser steps between checkpoints."""
     keep: int
-    """Newest checkpoints kept."""
+    """Newest checkpoints kept, besides the last of each phase."""
+    keep_every: int | None
+    """Make and keep a checkpoint at each multiple of this step of a phase."""
+    save_minutes: float | None
+    """Save, too, when the last save was so many minutes ago."""
     workers: int
     """Data-loading processes per device."""
     device_batch: int | Literal["auto"]
@@ -99,7 +104,14 @@ def parse_args(argv: list[str] | None = None) -> Options:
     run = parser.add_argument_group("how to run")
     run.add_argument("--until", type=_positive, metavar="STEP", help="pause after this step; the same command goes on")
     run.add_argument("--save-interval", type=_positive, default=1000, metavar="STEPS", help="steps between checkpoints")
-    run.add_argument("--keep", type=_positive, default=3, metavar="N", help="newest checkpoints kept (default: 3)")
+    run.add_argument(
+        "--save-minutes", type=_minutes, metavar="M", help="save, too, when the last save was M minutes ago"
+    )
+    run.add_argument(
+        "--keep", type=_positive, default=3, metavar="N",
+        help="newest checkpoints kept, besides the last of each phase (default: 3)",
+    )  # fmt: skip
+    run.add_argument("--keep-every", type=_positive, metavar="STEPS", help="make and keep a checkpoint each STEPS")
     run.add_argument("--workers", type=_not_negative, default=1, help="data-loading processes per device (default: 1)")
     run.add_argument("--device-batch", type=_device_batch, default="auto", metavar="N|auto",
                      help="sequences per forward pass on each device (default: auto)")  # fmt: skip
@@ -134,6 +146,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
     return value
 
 

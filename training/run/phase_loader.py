@@ -51,12 +51,13 @@ def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
 
 
 class _Unstoppable:
-    """Starts a data worker that ignores SIGTERM: schedulers send it to every process, and the last step needs data."""
+    """Starts a data worker that ignores stop signals: schedulers send them to all, and the last step needs data."""
 
     def __init__(self, inner: Callable[[int], None] | None) -> None:
         self.inner = inner
 
     def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         if self.inner:
             self.inner(worker)

@@ -57,19 +57,39 @@ def on_first(action: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[return-value]
 
 
-class StopSignal:
-    """Remembers SIGTERM, so that the run saves and ends after the step in progress instead of dying inside it.
+def follow_launcher(launcher: int) -> None:
+    """Hear of the end of the launcher (a process number), even by SIGKILL: call it before the imports that take long.
 
-    Make it after Composer is imported, which sets handlers of its own that exit with an error at once.
+    The launcher passes SIGTERM on, but killed outright it would leave its processes training on unseen.
+    """
+    if "RANK" in os.environ:
+        end_with_parent(signal.SIGTERM, launcher)
+
+
+class StopSignal:
+    """Remembers SIGTERM and USR1, so that the run saves and ends after the step in progress instead of dying inside it.
+
+    Composer's launcher gives its processes 30 seconds from SIGTERM on. A scheduler that sends USR1 first, with the
+    launcher ignoring it (`trap '' USR1` before it), leaves them as long as the scheduler does.
     """
 
     def __init__(self) -> None:
+        """Listen for USR1; until `listen`, SIGTERM ends the process, which has nothing to save yet."""
         self.received = False
+        signal.signal(signal.SIGUSR1, self._handle)
+
+    def listen(self) -> None:
+        """Listen for both. Call it after Composer is imported, which sets handlers of its own that exit at once."""
+        signal.signal(signal.SIGUSR1, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if "RANK" in os.environ:
-            # The launcher passes SIGTERM on, but killed outright it would leave its processes training on unseen.
-            end_with_parent(signal.SIGTERM)
+
+    def reached_any(self) -> bool:
+        """Whether any process was asked to stop, the same on all; every rank must call it."""
+        from composer.utils import dist
+
+        flags = dist.all_gather_object(self.received)
+        return any(flags)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True

@@ -43,9 +43,9 @@ COMPILE: dict[str, Any] = {"dynamic": False}
 search for the microbatch and DDP's first pass (SettleBuckets) both show it; one size is trained on."""
 
 
-def run(options: Options, phases: list[Phase]) -> None:
-    """Train `phases` until the last step, `--until` or SIGTERM; raises UserError."""
-    stop = StopSignal()
+def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
+    """Train `phases` until the last step, `--until` or a stop signal; raises UserError."""
+    stop.listen()
     # Known, harmless, and repeated by every process: Composer about its own imports, torch about gloo and DDP.
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -62,7 +62,7 @@ def run(options: Options, phases: list[Phase]) -> None:
         return
     start = _start(phases, standing, weights)
     for phase in phases[standing.phase :]:
-        if start.step >= ends[phase.index]:
+        if start.step >= ends[phase.index] or stop.reached_any():
             break
         # The run's records are written when all else of the start is done, so that a refused one changes nothing.
         begin = partial(_begin, folder, options, phases, phase, standing, weights)
@@ -181,7 +181,7 @@ def _train(
         phase,
         folder,
         start,
-        SaveRules(options.save_interval, options.keep, last_step),
+        SaveRules(options.save_interval, options.keep, last_step, options.keep_every, options.save_minutes),
         stop,
         guard.rule,
         lambda step: samples_digest([arrangement.step(step)]) if step < phase.steps else None,

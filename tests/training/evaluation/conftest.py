@@ -16,7 +16,8 @@ from training.model.decoder import MobileLM
 from training.run import checkpoint
 from training.run.folder import RunFolder
 from training.run.options import parse_args
-from training.run.phases import resolve
+from training.run.phases import data_fields, resolve
+from training.run.standing import Standing
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = parse_args([*map(str, arguments), "--run-name", "run"])
     (phase,) = resolve(options)
     run = RunFolder(folder / "runs" / "run")
-    run.start(options, [phase], None)
+    run.start(options, [phase], 0, Standing().facts())
     run.enter_phase(phase, options.data)
     torch.manual_seed(0)
     model = MobileLM(phase.model)
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {name: 5 * tensor if tensor.dim() > 1 else tensor for name, tensor in model.state_dict().items()}
     facts = {
         "phase": 0, "recipe": phase.name, "step": 4, "tokens": 1024, "finished": False, "model": asdict(phase.model),
-        "data": {}, "world_size": 1, "microbatch": 8,
+        "data": {"fields": data_fields(phase)}, "world_size": 1, "microbatch": 8,
     }  # fmt: skip
     checkpoint.write(run.checkpoints, facts, weights, {})
     return folder

@@ -73,7 +73,7 @@ def test_a_phase_that_read_the_stream_before_counts_too(folder: Path, subject: S
     stream = StreamSamples(folder / "data" / "streams" / "a-150")
     other = subject.recipe.model_copy(update={"seed": 99})
     fronts = [heldout.drawn(each, subject.manifest, "a", stream.shard_samples) for each in (other, subject.recipe)]
-    both = Subject(**{**vars(subject), "phases": [other, subject.recipe]})
+    both = Subject(**{**vars(subject), "phases": [other, subject.recipe], "manifests": subject.manifests * 2})
     assert heldout._front(both, "a", stream).tolist() == np.maximum(*fronts).tolist() != fronts[1].tolist()
 
 

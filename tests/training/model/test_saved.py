@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from training.hf.exporting import export_hf
 from training.hf.importing import import_hf
@@ -44,3 +45,17 @@ def test_a_file_that_is_written_again_keeps_its_rights(tmp_path: Path) -> None:
     path.chmod(0o640)
     save_tensors({"a": torch.ones(2)}, path)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_tensors_are_written_as_the_library_writes_them(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.arange(6.0).view(2, 3),
+        "a": torch.ones(3, dtype=torch.bfloat16),
+        "é": torch.tensor(7),
+        "empty": torch.zeros(0, 4),
+        "turned": torch.arange(6.0).view(2, 3).t(),
+    }
+    save_tensors(tensors, tmp_path / "ours")
+    save_file({name: one.contiguous() for name, one in tensors.items()}, tmp_path / "theirs", metadata={"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert all(torch.equal(one, tensors[name]) for name, one in load_file(tmp_path / "ours").items())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +52,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert weights.keys() == WEIGHTS.keys() and config == SIZES["pro"]
 
 
-def test_newest_is_by_phase_then_step_and_pruning_keeps_it(tmp_path: Path) -> None:
+def test_newest_is_by_phase_then_step(tmp_path: Path) -> None:
     for phase, step in ((0, 900), (1, 20), (1, 5)):
         save(tmp_path / "checkpoints", step, phase)
-    (tmp_path / "checkpoints" / ".writing.1").mkdir()
     names = [path.name for path in checkpoint.listing(tmp_path / "checkpoints")]
     assert names == ["phase01-step000000020", "phase01-step000000005", "phase00-step000000900"]
     assert latest_checkpoint(tmp_path).name == names[0]
-    checkpoint.prune(tmp_path / "checkpoints", 2)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(names[:2])
+
+
+def test_pruning_keeps_the_newest_the_last_of_each_phase_and_each_nth(tmp_path: Path) -> None:
+    places = [(0, 5), (0, 8), (0, 10), (0, 13), (1, 5), (1, 6), (1, 7), (1, 8), (2, 1)]
+    for phase, step in places:
+        save(tmp_path, step, phase)
+    (tmp_path / ".writing.1").mkdir()
+
+    def kept(keep: int, every: int | None) -> set[tuple[int, int]]:
+        checkpoint.prune(tmp_path, keep, every)
+        assert not list(tmp_path.glob(".writing.*"))
+        return {(int(path.name[5:7]), int(path.name[-9:])) for path in tmp_path.iterdir()}
+
+    assert kept(3, 5) == {(2, 1), (1, 8), (1, 7), (0, 13), (0, 10), (0, 5), (1, 5)}
+    assert kept(2, None) == {(2, 1), (1, 8), (0, 13)}
+    assert kept(1, None) == {(2, 1), (1, 8), (0, 13)}
 
 
 @pytest.mark.parametrize("file", [checkpoint.WEIGHTS_FILE, checkpoint.STATE_FILE, checkpoint.RECORD_FILE])
@@ -117,6 +133,38 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
     assert checkpoint.verify(good).step == 5
+
+
+def test_only_a_disk_that_refuses_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake of the program is no lack of space, and the library's words for a full disk are."""
+    with pytest.raises(KeyError):
+        checkpoint.write(tmp_path, facts(5), {"a": torch.zeros(2, dtype=torch.complex64)}, STATE)
+    with pytest.raises(ValueError, match="step"):
+        checkpoint.write(tmp_path, facts(5) | {"step": "five"}, WEIGHTS, STATE)
+
+    good = save(tmp_path, 5)
+    assert os.listdir(tmp_path) == [good.name]
+    monkeypatch.setattr(checkpoint, "_hashed", small_disk)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\. Free some space"):
+        checkpoint.write(tmp_path, facts(6), WEIGHTS, {"big": torch.ones(100_000)})
+    assert os.listdir(tmp_path) == [good.name]
+
+
+class Small(io.FileIO):
+    """A file on a disk of 100 kB."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 100_000:
+            raise OSError(28, "No space left on device")
+        return super().write(data)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, kept: dict[str, Any]) -> Iterator[Any]:
+    """A stand-in for `checkpoint._hashed`."""
+    with Small(path, "w") as stream:
+        kept[path.name] = checkpoint._HashedFile(stream)  # type: ignore[arg-type]
+        yield kept[path.name]
 
 
 def test_model_config_survives_json() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -13,8 +15,11 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist, reproducibility
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 
+from corpus.base.errors import UserError
 from training.run import checkpoint
+from training.run.callbacks.background import Background
 from training.run.callbacks.guard import BadLossRule
 from training.run.checkpoint import Record
 from training.run.folder import RunFolder
@@ -51,16 +56,26 @@ class SaveRules:
     """When to save and how much to keep."""
 
     interval: int
+    """Steps between checkpoints."""
     keep: int
+    """Newest checkpoints kept."""
     last_step: int
     """The step this command ends at: the phase's last, or an earlier one to pause at."""
+    every: int | None = None
+    """Checkpoints at multiples of this step are made and kept for good."""
+    minutes: float | None = None
+    """Save, too, when the last save was so long ago."""
 
 
 class Checkpointer(Callback):
     """Composer's own saver and loader are not used: they write in place and load by unpickling.
 
-    The seams are State.get_model_state_dict, get_optim_state_dict and load_state_dict, which gather and scatter
-    parameters for DDP and FSDP2 alike, and the AFTER_LOAD event, where Composer itself has just loaded.
+    The seams are State.get_model_state_dict and get_optim_state_dict, which gather parameters for DDP and FSDP2 alike,
+    torch's set_model_state_dict and set_optimizer_state_dict, which deal them out from rank 0, and the AFTER_LOAD
+    event, where Composer itself has just loaded.
+
+    A save holds the step up for the copy to the host's memory; rank 0 writes it in the background. The next save, and
+    the end, wait for it. An error of the writer stops the run at the next step.
     """
 
     def __init__(
@@ -78,28 +93,47 @@ class Checkpointer(Callback):
         self.bad_loss = bad_loss
         self.next_batch = next_batch
         self.paused_by_signal = False
+        self._background = Background()
+        self._saved_at = time.monotonic()
         self._random_states: list[dict[str, Any]] | None = None
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Load, at the point where Composer would: after sharding, before the DDP wrapper."""
+        """Load, at the point where Composer would: after sharding, before the DDP wrapper.
+
+        Rank 0 alone reads the files; a hundred ranks would read a hundred times as much off a shared disk.
+        """
         start = self.start
         if start.path is None:
             return
-        weights = checkpoint.read_weights(start.path)
-        content: dict[str, Any] = {"model": {PREFIX + name: tensor for name, tensor in weights.items()}}
-        stored: dict[str, Any] = {}
+        large: dict[str, Any] = {"model": {}, "optimizer": {}}
+        small: dict[str, Any] = on_first(lambda: self._read(state, large))
+        many = state.fsdp_enabled or dist.get_world_size() > 1
+        options = StateDictOptions(full_state_dict=many, broadcast_from_rank0=many)
+        set_model_state_dict(state.model, large["model"], options=options)
         if start.record or start.optimizer:
-            # Copied to the GPU from the mapped file; on the CPU the optimiser keeps the very tensors that are read.
-            stored = checkpoint.read_state(start.path, mmap=state.device.name == "gpu")
-            content["optimizers"] = stored["optimizers"]
+            set_optimizer_state_dict(state.model, state.optimizers, large["optimizer"], options=options)
         if start.record:
-            clock = stored["timestamp"]
-            content["timestamp"] = {"Timestamp": {**clock, **{key: timedelta(seconds=clock[key]) for key in CLOCKS}}}
-            content["dataset_state"] = {"train": start.record.data, "eval": {}}
-            self._random_states = [_from_plain(each) for each in stored["random"]]
-            self.bad_loss.load_state_dict(stored["bad_loss"])
-        state.load_state_dict(content, logger, strict=True)
+            clock = small["timestamp"]
+            content: dict[str, Any] = {
+                "timestamp": {"Timestamp": {**clock, **{key: timedelta(seconds=clock[key]) for key in CLOCKS}}},
+                "dataset_state": {"train": start.record.data, "eval": {}},
+            }
+            state.load_state_dict(content, logger, strict=True)
+            self._random_states = [_from_plain(each) for each in small["random"]]
+            self.bad_loss.load_state_dict(small["bad_loss"])
         apply_settings(state.optimizers[0], self.phase.recipe.training.optimizer)
+
+    def _read(self, state: State, large: dict[str, Any]) -> dict[str, Any]:
+        """Read the files, the tensors into `large`; returns the rest."""
+        start = self.start
+        assert start.path is not None
+        large["model"] = {PREFIX + name: tensor for name, tensor in checkpoint.read_weights(start.path).items()}
+        if not (start.record or start.optimizer):
+            return {}
+        # Copied to the GPU from the mapped file; on the CPU the optimiser keeps the very tensors that are read.
+        stored = checkpoint.read_state(start.path, mmap=state.device.name == "gpu")
+        (large["optimizer"],) = stored.pop("optimizers").values()
+        return stored
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Restore the random states where the saved run had them: the loader has started, no forward has run."""
@@ -108,22 +142,40 @@ class Checkpointer(Callback):
             self._random_states = None
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Save when it is time, and stop when any process was asked to."""
-        step = state.timestamp.batch.value
-        flag = state.device.tensor_to_device(torch.tensor([int(self.stop.received)], dtype=torch.int32))
-        dist.all_reduce(flag, reduce_operation="MAX")
-        stopping = bool(flag.item())
-        if stopping or step % self.rules.interval == 0 or step == self.rules.last_step:
+        """Save when it is time, stop when any process was asked to, and raise what the background writer met."""
+        step, rules = state.timestamp.batch.value, self.rules
+        # The first process alone knows the time and the writer, any may have been asked to stop: all must agree.
+        asked = [self.stop.received, self._is_time(), self._background.has_failed]
+        if dist.get_world_size() > 1:
+            flags = state.device.tensor_to_device(torch.tensor(asked, dtype=torch.int32))
+            dist.all_reduce(flags, reduce_operation="MAX")
+            asked = [bool(flag) for flag in flags.tolist()]
+        stopping, is_time, has_failed = asked
+        if has_failed:
+            on_first(self._background.wait)
+        ending = stopping or step == rules.last_step
+        if ending or is_time or step % rules.interval == 0 or (rules.every and step % rules.every == 0):
             self._save(state)
-        if stopping and step < self.rules.last_step:
+        if ending:
+            on_first(self._background.wait)
+        if stopping and step < rules.last_step:
             self.paused_by_signal = True
             state.stop_training()
 
+    def _is_time(self) -> bool:
+        minutes = self.rules.minutes
+        lead = dist.get_global_rank() == 0
+        return lead and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
     def _save(self, state: State) -> None:
+        on_first(self._background.wait)
+        self._saved_at = time.monotonic()
         step = state.timestamp.batch.value
         # Collective: every rank takes part, rank 0 receives the whole.
         weights, optimizers = state.get_model_state_dict(), state.get_optim_state_dict()
         random_states = [_to_plain(each) for each in reproducibility.get_rng_state()]
+        if dist.get_global_rank() != 0:
+            return
         facts = {
             "phase": self.phase.index,
             "recipe": self.phase.name,
@@ -137,27 +189,39 @@ class Checkpointer(Callback):
             "world_size": dist.get_world_size(),
             "microbatch": int(state.device_train_microbatch_size or 0),
         }
+        clock = state.timestamp.state_dict()
+        clock.update({key: clock[key].total_seconds() for key in CLOCKS})
+        own = on_host({name.removeprefix(PREFIX): tensor for name, tensor in weights.items()})
+        content = {
+            "optimizers": on_host(optimizers),
+            "timestamp": clock,
+            "random": random_states,
+            "bad_loss": self.bad_loss.state_dict(),
+        }
 
-        def write() -> str:
-            clock = state.timestamp.state_dict()
-            clock.update({key: clock[key].total_seconds() for key in CLOCKS})
-            content = {
-                "optimizers": optimizers,
-                "timestamp": clock,
-                "random": random_states,
-                "bad_loss": self.bad_loss.state_dict(),
-            }
-            predicted = self.next_batch(step)
-            own = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
-            path = checkpoint.write(self.run.checkpoints, {**facts, "next_batch": predicted}, own, content)
-            checkpoint.prune(self.run.checkpoints, self.rules.keep)
-            return path.name
+        def write() -> None:
+            checkpoint.write(self.run.checkpoints, {**facts, "next_batch": self.next_batch(step)}, own, content)
+            checkpoint.prune(self.run.checkpoints, self.rules.keep, self.rules.every)
 
-        on_first(write)
+        self._background.start(write)
+
+    def close(self, state: State, logger: Logger) -> None:
+        """Let a save in progress finish, whatever ends the run; its error would hide the one that does."""
+        with contextlib.suppress(UserError):
+            self._background.wait()
 
     def _dataset_state(self, state: State) -> dict[str, Any]:
         dataset = state.train_dataloader.dataset  # type: ignore[union-attr]
         return dataset.state_dict(int(state.timestamp.sample_in_epoch.value), True)
+
+
+def on_host(value: Any) -> Any:
+    """A copy of nested dictionaries and lists with every tensor in memory that training does not touch."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_host(each) for key, each in value.items()}
+    return [on_host(each) for each in value] if isinstance(value, list) else value
 
 
 def _to_plain(state: dict[str, Any]) -> dict[str, Any]:
