@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import loader, resume, train_step
+from benchmarks import loader, resume, saving, train_step
 from tests.benchmarks.conftest import Rows
 
 
@@ -29,6 +29,12 @@ def test_the_real_trainer_is_measured(rows_of: Rows, monkeypatch: pytest.MonkeyP
     (row,) = rows_of(train_step, small)
     assert row["size, sequence: way"] == "140m-scaled 16: trainer, cached teacher"
     assert row["tokens/s"] > 0 and row["MFU %"] > 0 and 0 <= row["data wait %"] < 100
+
+
+def test_saves_are_measured_in_the_background_and_waited_for(rows_of: Rows) -> None:
+    rows = rows_of(saving, "--size 140m --scaled-down --seq-len 16 --saves 2")
+    assert [row["saves"] for row in rows] == list(saving.WAYS)
+    assert all(0 < row["step, s"] and 0 < row["step with a save, s"] and row["GB"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("size", ["950m", "pro"])

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,15 @@ class Ranks:
     own process group over gloo, killable.
     """
 
-    def __init__(self, arguments: list[str], processes: int, log: Path, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        processes: int,
+        log: Path,
+        cwd: Path = ROOT,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """`prepare` runs in each process before the command does."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
             ["training.run.trainer", "torch.utils.tensorboard", "composer.algorithms", "matplotlib.pyplot"]
@@ -118,7 +126,7 @@ class Ranks:
             port = probe.getsockname()[1]
         self.log = log
         self.processes = [
-            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log), str(cwd)))
+            context.Process(target=_rank, args=(arguments, rank, processes, port, str(log), str(cwd), prepare))
             for rank in range(processes)
         ]
         for process in self.processes:
@@ -161,7 +169,9 @@ class Ranks:
         return path.read_text() if path.exists() else ""
 
 
-def _rank(arguments: list[str], rank: int, world: int, port: int, log: str, cwd: str) -> None:
+def _rank(
+    arguments: list[str], rank: int, world: int, port: int, log: str, cwd: str, prepare: Callable[[], None] | None
+) -> None:
     os.chdir(cwd)
     stream = os.open(f"{log}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
@@ -173,6 +183,8 @@ def _rank(arguments: list[str], rank: int, world: int, port: int, log: str, cwd:
     # Nor do they share one tracker of shared memory.
     tracker: Any = resource_tracker._resource_tracker
     tracker._fd = tracker._pid = None
+    if prepare:
+        prepare()
     sys.argv = ["train.py", *arguments]
     from training.train import main
 

@@ -154,6 +154,15 @@ def look(folder: RunFolder, options: Options, phases: list[Phase]) -> Standing |
 
     None when that cannot be relied upon: only a Standing that is done may be, and is the same for all processes.
     """
+    try:
+        return _look(folder, options, phases)
+    except OSError as error:
+        raise UserError(
+            f"cannot be read: {error.strerror}", where=str(folder.root), fix="Choose another --out or --run-name."
+        ) from None
+
+
+def _look(folder: RunFolder, options: Options, phases: list[Phase]) -> Standing | None:
     for path in checkpoint.listing(folder.checkpoints):
         try:
             record = checkpoint.read_record(path)

@@ -167,4 +167,6 @@ def test_nothing_left_and_refusals_come_before_torch_and_change_nothing(command:
     assert code == 2 and "--load" in text and text.count("\n") == 1
     code, text = start("--run-name", "other", "--load", str(command.folder / "none"))
     assert code == 2 and "no such run, folder or file" in text and text.count("\n") == 1
+    code, text = start("--run-name", "x" * 300)
+    assert code == 2 and "File name too long" in text and text.count("\n") == 1
     assert command.run.record.read_bytes() == before and not (command.folder / "runs" / "other").exists()
