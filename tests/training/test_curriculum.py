@@ -24,6 +24,7 @@ from tests.training.trainer_kit import (
     build,
     metrics,
     recipe_dict,
+    saves_hold_the_step,
     trajectory,
 )
 from training.model.shapes import CURRICULA, SIZES, parameter_count, scaled_down
@@ -86,7 +87,8 @@ def test_the_four_phases_of_r1_with_a_kill_in_each(tmp_path: Path) -> None:
     command = ["--size", "950m", "--scaled-down", "--save-interval", "2", "--workers", "1"]
 
     def start(out: str) -> Ranks:
-        return Ranks([*command, "--out", out], 1, tmp_path / f"log-{out}", cwd=tmp_path)
+        log = tmp_path / f"log-{out}"
+        return Ranks([*command, "--out", out], 1, log, cwd=tmp_path, prepare=saves_hold_the_step)
 
     ranks = start("whole")
     assert ranks.wait() == 0, ranks.output()

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from corpus.base.errors import UserError
-from tests.training.trainer_kit import ROOT, Ranks, build, metrics, recipe_dict, trajectory
+from tests.training.trainer_kit import ROOT, Ranks, build, metrics, recipe_dict, saves_hold_the_step, trajectory
 from tests.waiting import PATIENCE, wait_until
 from training.model.shapes import CURRICULA
 from training.run import checkpoint
@@ -188,7 +188,8 @@ def test_a_curriculum_goes_through_its_phases_with_a_kill_in_each(tmp_path: Path
     finish(tmp_path, *command, "whole")
     run = tmp_path / "runs" / "cut"
     for rows in (4, 12):
-        ranks = Ranks([*map(str, command), "cut", *places(tmp_path)], 1, tmp_path / f"cut{rows}")
+        log = tmp_path / f"cut{rows}"
+        ranks = Ranks([*map(str, command), "cut", *places(tmp_path)], 1, log, prepare=saves_hold_the_step)
         ranks.wait_for(lambda rows=rows: len(metrics(run)) >= rows)
         ranks.kill()
         ranks.wait()

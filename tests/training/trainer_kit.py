@@ -169,6 +169,19 @@ class Ranks:
         return path.read_text() if path.exists() else ""
 
 
+def saves_hold_the_step() -> None:
+    """A `prepare` after which each checkpoint is on disk before the next step begins: a kill's place is then known."""
+    from training.run.callbacks.background import Background
+
+    plain = Background.start
+
+    def start(self: Background, work: Callable[[], None]) -> None:
+        plain(self, work)
+        self.wait()
+
+    Background.start = start  # type: ignore[method-assign]
+
+
 def _rank(
     arguments: list[str], rank: int, world: int, port: int, log: str, cwd: str, prepare: Callable[[], None] | None
 ) -> None:

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from corpus.recipe.training import BadLoss
 from tests.training.distillation.teacher_kit import SHAPE
-from tests.training.trainer_kit import VOCAB, Ranks, build, metrics, trajectory, write_stream
+from tests.training.trainer_kit import VOCAB, Ranks, build, metrics, saves_hold_the_step, trajectory, write_stream
 from training.run import checkpoint
 from training.run.callbacks.guard import BadLossRule
 
@@ -69,7 +69,7 @@ class Bench:
     def start(self, name: str, processes: int, *more: str, **rule: Any) -> Ranks:
         settings = {"action": "skip", "spike": 1.02, "window": 3, "max_skips": 9, **rule}
         arguments = [*self.arguments, "--run-name", name, "--set", f"bad_loss={json.dumps(settings)}", *more]
-        return Ranks(arguments, processes, self.folder / f"log-{name}")
+        return Ranks(arguments, processes, self.folder / f"log-{name}", prepare=saves_hold_the_step)
 
 
 @pytest.fixture(scope="module")
