@@ -136,7 +136,7 @@ def stand(folder: RunFolder, options: Options, phases: list[Phase], found: tuple
     return Standing(
         path,
         record,
-        changes=_changed(described, phases, range(first, len(phases))),
+        changes=_changed(described, phases, range(first, len(phases)), under_way=not record.finished),
         ignored=_changed(described, phases, range(first)),
         allowed=allowed,
     )
@@ -251,14 +251,18 @@ def _check_position(
     return record, {kind: changed for kind, changed in (("data", data), ("model", model)) if changed}
 
 
-def _changed(described: list[dict[str, Any]], phases: list[Phase], which: range) -> list[str]:
-    """Hyperparameters that differ from those in run.json, a line each."""
+def _changed(
+    described: list[dict[str, Any]], phases: list[Phase], which: range, *, under_way: bool = False
+) -> list[str]:
+    """Hyperparameters that differ from those in run.json, a line each; of a first phase that is `under_way` without
+    those that only fix its data, which are refused or let pass as such."""
     lines: list[str] = []
     for index in which:
         if index < len(described):
             new = phases[index].recipe.model_dump(mode="json")
             old = described[index]["recipe"]
-            for key in ("document_mask", "training"):
+            data_keys = () if under_way and index == which.start else ("tokens", "seed")
+            for key in (*data_keys, "document_mask", "training"):
                 prefix = f"{phases[index].name}:" if key == "training" else f"{phases[index].name}: {key}"
                 lines += _differences(old[key], new[key], prefix)
     return lines

@@ -111,7 +111,8 @@ def test_a_finished_phase_is_not_extended(command: Command) -> None:
         text = command.refused("--set", f"tokens={(STEPS + 8) * STEP_TOKENS}", *flags)
         assert f"--load {command.run.root} --run-name NAME --set tokens={8 * STEP_TOKENS}" in text
     standing = command.stand("--set", f"tokens={8 * STEP_TOKENS}", "--set", "optimizer.lr=1e-4")
-    assert standing.is_done([8]) and standing.ignored == ["mix: optimizer.lr 0.003 -> 0.0001"]
+    assert standing.is_done([8])
+    assert standing.ignored == ["mix: tokens 6144 -> 2048", "mix: optimizer.lr 0.003 -> 0.0001"]
 
 
 def test_a_finished_phase_stays_described_as_it_was_trained(command: Command, tmp_path: Path) -> None:
