@@ -93,6 +93,7 @@ def parse_arguments(argv: list[str] | None) -> Options:
 
 def build(options: Options) -> Manifest | None:
     """Run a build; returns the manifest, or None for a dry run or a partial (`--only`) build."""
+    from corpus.base.files import atomic_write
     from corpus.pipeline.comparisons import with_comparisons
     from corpus.pipeline.display import say
     from corpus.pipeline.rounds import make_streams
@@ -129,6 +130,9 @@ def build(options: Options) -> Manifest | None:
         workers=options.workers, seconds=time.monotonic() - started,
     )  # fmt: skip
     path = manifest.write(options.out / recipe.name)
+    # What it was made from, as written: the manifest has the resolved recipe's fingerprint only.
+    with atomic_write(path.with_name("recipe.yaml")) as stream:
+        stream.write(options.recipe.read_bytes())
     show_manifest(manifest)
     say(f"manifest: {path}")
     say(f"report: {write_report(manifest, path.parent)}")

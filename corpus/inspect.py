@@ -1,18 +1,12 @@
-"""`python -m corpus.inspect PATH`: show a build, a stream or a published manifest; verify shards; decode samples."""
+"""`python -m corpus.inspect PATH`: what a data folder, a build, a stream or a published manifest holds."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from corpus.base.errors import UserError, command, nearest
+from corpus.base.errors import UserError, command
 from corpus.streams.store import location
-
-if TYPE_CHECKING:
-    from corpus.records.manifest import Manifest
-    from corpus.records.stream import StreamRecord
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,16 +19,29 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m corpus.inspect",
-        description="Show what a build holds: documents, drops by reason, tokens, weights and epochs of each source.",
+        description="Show what a build holds: documents, drops by reason, tokens, weights and epochs of each source; "
+        "or what a data folder holds, and what of it is unused.",
     )
     parser.add_argument(
-        "path", type=location, help="a build (data/sample), a stream (data/streams/...), or a manifest file; also s3://"
-    )
+        "path", type=location,
+        help="a data folder (data), a build (data/sample), a stream (data/streams/...), or a manifest file; also s3://",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--verify", action="store_true", help="re-hash every shard; names damaged ones and exits 1")
     parser.add_argument("--hits", action="store_true", help="list the documents dropped as contaminated, and by what")
-    parser.add_argument("--samples", nargs=2, metavar=("N", "SOURCE"), help="decode N samples of a source")
-    return parser.parse_args(argv)
+    parser.add_argument("--samples", nargs=2, metavar=("N", "ENTRY"), help="decode N samples of a mixture entry")
+    parser.add_argument(
+        "--sample", nargs=2, metavar=("NUMBER", "ENTRY"), help="which documents this sample is made of: file and place"
+    )
+    parser.add_argument(
+        "--removed", nargs="+", metavar="N [REASON]", help="show N documents that cleaning removed (--keep-removed)"
+    )
+    parser.add_argument("--prune", action="store_true", help="of a data folder: delete what no build uses")
+    parser.add_argument("--yes", action="store_true", help="with --prune: do it")
+    args = parser.parse_args(argv)
+    if args.removed and len(args.removed) > 2:
+        parser.error("--removed takes a number and at most one reason")
+    return args
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -42,103 +49,45 @@ def inspect(args: argparse.Namespace) -> int:
     from corpus.base.files import read_json
     from corpus.records.manifest import MANIFEST_FILE, load_manifest
     from corpus.records.stream import STREAM_FILE, load_stream
+    from corpus.report import inspection
 
     path: Path = args.path
+    asked = args.verify or args.hits or args.samples or args.sample or args.removed
     expected: dict[str, str] = {}
     if path.is_dir() and (path / STREAM_FILE).is_file():
         record = load_stream(path)
         streams = {record.source: path}
-        if not (args.verify or args.samples or args.hits):
-            return _print(args, record.model_dump(mode="json"), record)
+        if not asked:
+            inspection.show_record(record, args.json)
+            return 0
     elif path.is_dir() and not (path / MANIFEST_FILE).is_file():
-        raise UserError(
-            "holds neither a manifest nor a stream",
-            where=str(path),
-            fix="Build it first (python -m corpus.build RECIPE), or point to data/<recipe> or data/streams/<stream>.",
-        )
+        if asked:
+            raise UserError("holds neither a manifest nor a stream", where=str(path), fix="Point to a build.")
+        inspection.show_data_folder(path, args.json, args.prune, args.yes)
+        return 0
     else:
         file = path / MANIFEST_FILE if path.is_dir() else path
         if read_json(file).get("kind") == "published":
-            return _published(args, file)
+            if asked:
+                raise UserError("is a published reference: it has no shards", where=str(file), fix="Point to a build.")
+            inspection.show_reference(file, args.json)
+            return 0
         manifest = load_manifest(file)
+        if not asked:
+            inspection.show_record(manifest, args.json)
+            return 0
         streams = {name: file.parent / source.stream for name, source in manifest.sources.items()}
         expected = {name: source.stream_fingerprint for name, source in manifest.sources.items()}
-        if not (args.verify or args.samples or args.hits):
-            return _print(args, {**manifest.model_dump(mode="json"), "fingerprint": manifest.fingerprint}, manifest)
     if args.verify:
-        return _verify(args, streams, expected)
-    return _hits(args, streams) if args.hits else _samples(args, streams)
-
-
-def _print(args: argparse.Namespace, data: dict[str, Any], shown: Manifest | StreamRecord) -> int:
-    from corpus.records.manifest import Manifest
-    from corpus.report.tables import show_manifest, show_stream
-
-    if args.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
-    elif isinstance(shown, Manifest):
-        show_manifest(shown)
+        return inspection.verify(streams, expected, args.json)
+    if args.hits:
+        inspection.show_hits(streams, args.json)
+    elif args.sample:
+        inspection.show_sample(streams, args.sample[0], args.sample[1], args.json)
+    elif args.samples:
+        inspection.show_samples(streams, args.samples[0], args.samples[1], args.json)
     else:
-        show_stream(shown)
-    return 0
-
-
-def _published(args: argparse.Namespace, file: Path) -> int:
-    from corpus.recipe.published import load_published
-    from corpus.report.tables import show_published
-
-    if args.verify or args.samples or args.hits:
-        raise UserError("is a published reference: it has no shards", where=str(file), fix="Point to a build.")
-    published = load_published(file)
-    if args.json:
-        print(json.dumps(published.model_dump(mode="json"), indent=2, ensure_ascii=False))
-    else:
-        show_published(published)
-    return 0
-
-
-def _verify(args: argparse.Namespace, streams: dict[str, Path], expected: dict[str, str]) -> int:
-    from corpus.report.findings import show_damage
-    from corpus.streams.verify import damage
-
-    report = damage(streams, expected)
-    if args.json:
-        print(json.dumps({"damaged": report}, indent=2))
-    else:
-        show_damage(report, streams)
-    return 1 if any(report.values()) else 0
-
-
-def _hits(args: argparse.Namespace, streams: dict[str, Path]) -> int:
-    from corpus.report.findings import show_hits
-    from corpus.streams.hits import contaminated_documents
-
-    found = {name: contaminated_documents(folder) for name, folder in streams.items()}
-    if args.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show_hits(found)
-    return 0
-
-
-def _samples(args: argparse.Namespace, streams: dict[str, Path]) -> int:
-    from corpus.records.stream import load_stream
-    from corpus.report.findings import show_samples
-    from corpus.streams.samples import decode_samples
-
-    count, name = args.samples
-    if not count.isdigit() or not int(count):
-        raise UserError(f"the number of samples must be positive, got '{count}'", where="--samples")
-    if name not in streams:
-        raise UserError(f"no source '{name}' here", where="--samples", fix=nearest(name, streams))
-    folder = streams[name]
-    record = load_stream(folder)
-    decoded = decode_samples(folder, record, int(count))
-    if args.json:
-        shown = [{"sample": index, "documents": documents} for index, documents in decoded]
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
-    else:
-        show_samples(decoded, name, record.samples)
+        inspection.show_removed(streams, args.removed[0], args.removed[1] if args.removed[1:] else None, args.json)
     return 0
 
 

@@ -90,6 +90,7 @@ def recipe_dict(
                 "origin": {"kind": "files", "paths": paths},
                 "adapter": {"shape": "field", "field": "text"},
                 "licence": "CC0-1.0",
+                "redistributable": True,
             }
             for name, paths in sources.items()
         },

@@ -87,7 +87,7 @@ def _need_harness() -> None:
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"lm-eval-harness is not installed ({error})", where="--tasks", fix="Run: pip install 'mobilecorpus[eval]'"
+            f"lm-eval-harness is not installed ({error})", where="--tasks", fix="Run: pip install -e '.[eval]'"
         ) from None
 
 

@@ -78,7 +78,7 @@ def cluster_options(kind: str, file: Path | None) -> Cluster | None:
     if kind == "slurm" and shutil.which("sbatch") is None:
         raise UserError("sbatch is not found", where="--executor slurm", fix="Run the build on a Slurm login node.")
     if kind == "ray" and importlib.util.find_spec("ray") is None:
-        raise UserError("ray is not installed", where="--executor ray", fix="Run `pip install 'mobilecorpus[ray]'`.")
+        raise UserError("ray is not installed", where="--executor ray", fix="Run `pip install -e '.[ray]'`.")
     data = read_yaml(file) if file is not None else {}
     where = str(file) if file is not None else f"--executor {kind} without --executor-options"
     data = {**data, "kind": data.get("kind", kind)}

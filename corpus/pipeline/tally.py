@@ -8,6 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from corpus.pipeline.heartbeat import leave
 
 
@@ -20,6 +23,8 @@ class Tally:
         self.changed: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
         self.shown: list[dict[str, Any]] = []
+        self.places: list[tuple[list[str], NDArray[np.int64]]] = []
+        """Per batch: the kept documents' names, and their numbers of ids with boundary ids."""
         self.hits: list[dict[str, Any]] = []
         """Documents dropped as contaminated: {id, hits}."""
         self.full = False

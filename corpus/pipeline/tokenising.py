@@ -49,8 +49,10 @@ class Tokenize(UnitStep):
             tally.lengths.update(_bit_lengths(lengths))
             packed = with_boundaries(ids, lengths, plan.boundary, tokenizer.bos_id, tokenizer.eos_id)
             tally.boundary_tokens += len(packed) - len(ids)
+            grown = lengths + (len(packed) - len(ids)) // len(texts)
+            tally.places.append((names, grown))
             if unit.index < SHOWN_UNITS and not tally.shown:
-                tally.shown = _shown(texts, names, lengths + (len(packed) - len(ids)) // len(texts), packed)
+                tally.shown = _shown(texts, names, grown, packed)
             tally.publish(self.jobs.parent / f"progress-{rank}.json")
             yield packed
 

@@ -18,7 +18,8 @@ from corpus.pipeline.attempts import work_folder
 from corpus.pipeline.unit_step import UnitStep, unit_work
 from corpus.records.stream import Documents, Tokens, UnitRecord
 from corpus.streams.mds import ShardWriter
-from corpus.streams.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.streams.places import packed_places
+from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer
 
 
@@ -76,6 +77,7 @@ class WriteShards(UnitStep):
         assert record.documents.read == record.documents.kept + sum(record.documents.dropped.values())
         assert record.tokens.text + record.tokens.boundary == record.tokens.written + record.tokens.remainder
         (folder / SHOWN_FILE).write_text(json.dumps(tally.shown))
+        (folder / PLACES_FILE).write_bytes(packed_places([piece.file for piece in unit.pieces], tally.places))
         if tally.hits:
             (folder / HITS_FILE).write_text("".join(json.dumps(document) + "\n" for document in tally.hits))
         (folder / UNIT_FILE).write_text(json.dumps(record.model_dump(mode="json")))

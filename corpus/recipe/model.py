@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from corpus.base.config import Strict, parse, read_yaml
 from corpus.catalogue.models import Source
@@ -59,13 +59,22 @@ class Recipe(Strict):
     mixture: dict[Name, MixtureEntry] = Field(min_length=1)
     """The shares of the mix, by name; reports and metrics use these names."""
     sources: dict[Name, Source] = {}
-    """Sources of this recipe's own, beside the catalogue's."""
+    """Sources of this recipe's own, beside the catalogue's; not redistributable unless they say so."""
     cleaning: list[CleaningStep] = []
     """Cleaning steps, applied in this order; published recipes have none."""
     training: Training
     """The phase's hyperparameters."""
     provenance: dict[str, str] = {}
     """Where each published number comes from, by dotted key; 'ours: ...' marks a choice the papers leave open."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _own_stays_private(cls, value: Any) -> Any:
+        # The catalogue speaks of public datasets; that a file of one's own may be passed on, only its owner can say.
+        if not isinstance(value, dict):
+            return value
+        unsaid = {"redistributable": False}
+        return {name: {**unsaid, **source} if isinstance(source, dict) else source for name, source in value.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -24,6 +24,8 @@ HEAD = """# What a recipe can say
 
 Made by `python -m corpus.reference --write docs/recipe.md` from the docstrings of the code; the tests hold it to them.
 `python -m corpus.reference WORD` prints the sections and keys that have the word in them.
+
+Whole numbers may be written `20000`, `2e4` or `20k` (k, M, B, T are powers of a thousand), shares `0.8` or `80%`.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from corpus.streams.places import Part
 from corpus.streams.samples import Decoded
 
 
@@ -34,6 +35,23 @@ def show_samples(decoded: list[Decoded], name: str, samples: int) -> None:
         for document in documents:
             print(f"{'' if document['starts'] else '[goes on] '}{_printable(document['text'])}"
                   f"{'' if document['ends'] else ' [cut]'}\n")  # fmt: skip
+
+
+def show_parts(parts: list[Part], name: str, sample: int) -> None:
+    """Print which documents one sample of the source ``name`` consists of."""
+    print(f"sample {sample} of {name}")
+    at = 0
+    for part in parts:
+        document = _printable(part.document) or "(mark between fragments)"
+        inside = f"{part.first}-{part.first + part.length - 1} of {part.of}"
+        print(f"  ids {at}-{at + part.length - 1}: {document}, its ids {inside}")
+        at += part.length
+
+
+def show_removed(documents: list[dict[str, Any]]) -> None:
+    """Print removed documents, each with why."""
+    for document in documents:
+        print(_printable(f"--- {document['id']}: {document['reason']}\n{document['text']}\n"))
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,7 @@ from corpus.recipe.published import PublishedManifest
 from corpus.records.manifest import Manifest
 from corpus.records.stream import Documents, StreamRecord
 from corpus.streams.finish import units_to_make
+from corpus.streams.inventory import Inventory
 from corpus.streams.plan import StreamPlan
 
 MANY_EPOCHS = 4.0
@@ -145,3 +146,32 @@ def show_stream_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
             str(len(plan.units)), "done" if plan.is_complete() else str(to_make), escape(plan.source.licence),
         )  # fmt: skip
     Console().print(table)
+
+
+def show_inventory(inventory: Inventory) -> None:
+    """Print what a data folder holds: its builds, its streams with who uses them, and the rest."""
+    out = console()
+    builds = Table(title=f"{inventory.folder}: builds", title_justify="left")
+    for column in ("build", "tokens", "steps", "sources", "made"):
+        builds.add_column(column, justify="right" if column in ("tokens", "steps", "sources") else "left")
+    for name, manifest in inventory.builds.items():
+        made = str(manifest.built.get("finished", ""))
+        builds.add_row(
+            escape(name), si(manifest.tokens), f"{manifest.steps:,}", str(len(manifest.sources)), escape(made)
+        )
+    out.print(builds)
+    streams = Table(title="streams", title_justify="left")
+    for column in ("stream", "tokens", "length", "disk", "used by"):
+        streams.add_column(column, justify="left" if column in ("stream", "used by") else "right", overflow="fold")
+    for stream in inventory.streams:
+        tokens, length = ("?", "?")
+        if stream.record:
+            tokens, length = si(stream.record.tokens.written), str(stream.record.seq_len)
+        used = ", ".join(stream.builds) or ("nobody" if stream.record else "not complete")
+        streams.add_row(escape(stream.name), tokens, length, file_size(stream.bytes), escape(used))
+    out.print(streams)
+    rest = {f"tokenizers/{name}": size for name, size in inventory.tokenizers.items()} | inventory.other
+    for name, size in rest.items():
+        out.print(f"{escape(name)}: {file_size(size)}", highlight=False)
+    for path in inventory.unused:
+        out.print(f"unused: {escape(str(path))}", highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def make_manifest(
         weight_sum=recipe.weight_sum(),
         sources=sources,
         built={
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
             "workers": workers,
             "engine": next(iter(plans.values())).engine,

@@ -29,7 +29,7 @@ from corpus.cleaning.decontamination.coverage import coverage
 from corpus.documents.units import Unit
 from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream
 from corpus.streams.mds import ShardWriter
-from corpus.streams.plan import HITS_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer, join_tail
 
 
@@ -109,7 +109,7 @@ def stream_files(folder: Path) -> list[str]:
     for unit in load_stream(folder).units:
         place = f"units/{unit.unit:06d}"
         inside += [f"{place}/{name}" for name in (INDEX_FILE, UNIT_FILE, TAIL_FILE)]
-        optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE)]
+        optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE, PLACES_FILE)]
     return [*inside, *(name for name in optional if (folder / name).is_file())]
 
 

@@ -27,6 +27,8 @@ SHOWN_FILE = "documents.json"
 SHOWN_UNITS, SHOWN_DOCUMENTS, SHOWN_CHARS = 4, 3, 2000
 """Documents kept as text for the report: of the first units, the first few, cut short."""
 HITS_FILE = "contamination.jsonl"
+PLACES_FILE = "places.zst"
+"""Of a unit: which document each id is from (places.py)."""
 """In a unit's folder, when decontamination removed some of its documents: what each shares with evaluation sets."""
 TOKENIZER_JSON = "tokenizer.json"
 

@@ -102,7 +102,7 @@ def test_what_is_not_there_or_not_whole_is_named(
     assert "Choose another --out" in error(capsys, *command, "--out", tmp_path / "file")
     # With the package on the path or without: as if it were not installed.
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert "pip install 'mobilecorpus[wandb]'" in error(capsys, *command, "--wandb")
+    assert "pip install -e '.[wandb]'" in error(capsys, *command, "--wandb")
     manifest = built / "data" / "mix" / "manifest.json"
     content = manifest.read_text()
     try:

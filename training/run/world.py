@@ -36,7 +36,7 @@ def check_startable(phase: Phase) -> None:
 def check_device(options: Options) -> None:
     """Raise UserError when this machine cannot run the options. Imports torch."""
     if options.wandb and importlib.util.find_spec("wandb") is None:
-        raise UserError("wandb is not installed", where="--wandb", fix="Run: pip install 'mobilecorpus[wandb]'")
+        raise UserError("wandb is not installed", where="--wandb", fix="Run: pip install -e '.[wandb]'")
     import torch
 
     if options.precision == "amp_bf16" and not torch.cuda.is_available():
