@@ -235,7 +235,7 @@ def test_user_mistakes_are_one_line_each(make_recipe: MakeRecipe, tmp_path: Path
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     assert "less than one sample" in error_of(tmp_path / "tiny.yaml")
     (tmp_path / "tiny.parquet").write_bytes(b"")
-    tiny["sources"]["tiny"]["origin"]["paths"] = ["tiny.parquet"]
+    tiny["sources"]["tiny"] |= {"format": "jsonl", "origin": {"kind": "files", "paths": ["tiny.parquet"]}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     assert "tiny.parquet cannot be of the format 'jsonl'. Set its `format`" in error_of(tmp_path / "tiny.yaml")
 
