@@ -69,6 +69,8 @@ class Record(Strict):
     world_size: int
     microbatch: int
     """Sequences per forward pass that were in use on each device."""
+    found_for: dict[str, Any] | None = None
+    """Devices and settings that number was searched for (`training.run.passes`); None when it was not searched."""
     files: dict[str, FileRecord]
 
     @property

@@ -12,6 +12,7 @@ import torch
 from composer import DataSpec
 from composer.utils import dist, reproducibility
 
+from corpus.base.errors import UserError
 from training.data.arrangement import Arrangement
 from training.model.shapes import flops_per_token, parameter_count
 from training.run import checkpoint
@@ -25,6 +26,7 @@ from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
 from training.run.options import Options
 from training.run.parallel import ParallelTrainer, ShardedGradients, parallelism_config
+from training.run.passes import choose, precision_of
 from training.run.peak import peak_of
 from training.run.phase_loader import phase_loader
 from training.run.phase_teacher import build_distiller
@@ -33,14 +35,14 @@ from training.run.plotting import draw
 from training.run.ranks import StopSignal, on_first
 from training.run.standing import Standing, last_steps, nothing_left, run_name, stand
 from training.run.starting_weights import StartingWeights, check_weights, find_weights
-from training.run.world import microbatch, world_size
+from training.run.world import world_size
 
 DIST_SECONDS = 1800.0
 """Longest wait for another process: saving 1.5 B parameters to a slow shared disk takes minutes."""
 
 COMPILE: dict[str, Any] = {"dynamic": False}
-"""Arguments of torch.compile. Left to itself it makes code for any batch as soon as it has seen two sizes, which a
-search for the microbatch and DDP's first pass (SettleBuckets) both show it; one size is trained on."""
+"""Arguments of torch.compile. Left to itself it makes code for any batch as soon as it has seen two sizes; one is
+trained on."""
 
 
 def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
@@ -159,7 +161,7 @@ def _train(
     # The teacher may have drawn random numbers while it was made.
     reproducibility.seed_all(recipe.seed)
     model = TrainingModel(phase.model, tuple(phase.manifest.sources), distiller)
-    per_pass = microbatch(options, phase, kind)
+    passes = choose(options, phase, model, place, start.record)
     loader = phase_loader(options, phase)
     dataset: Any = loader.dataset
     arrangement = Arrangement(dataset)
@@ -184,6 +186,7 @@ def _train(
         SaveRules(options.save_interval, options.keep, last_step, options.keep_every, options.save_minutes),
         stop,
         guard.rule,
+        passes,
         lambda step: samples_digest([arrangement.step(step)]) if step < phase.steps else None,
     )
     if dist.get_global_rank() == 0:
@@ -193,7 +196,7 @@ def _train(
         print(
             f"{phase.name}: size {phase.model.name}, {parameter_count(phase.model):,} parameters, "
             f"{recipe.tokens:,} tokens in {phase.steps:,} steps of {training.global_batch} x {recipe.seq_len}, "
-            f"{world_size()} process(es), {per_pass} sequences per pass\n"
+            f"{world_size()} process(es), {passes.sequences} sequences per pass{passes.note and f' ({passes.note})'}\n"
             f"peak for MFU: {peak.flops / 1e12:.3g} TFLOP/s per device ({peak.note})",
             flush=True,
         )
@@ -210,12 +213,12 @@ def _train(
             guard,
             StepMetrics(facts, folder, guard),
             saver,
-            SettleBuckets(per_pass, recipe.seq_len),
+            SettleBuckets(passes.sequences, recipe.seq_len, recipe.document_mask),
         ],
         loggers=_loggers(options, folder),
         device=device,
-        precision=options.precision or ("amp_bf16" if kind == "cuda" else "fp32"),
-        device_train_microbatch_size=per_pass,
+        precision=precision_of(options, place),
+        device_train_microbatch_size=passes.sequences,
         parallelism_config=parallelism_config(options.parallel),
         compile_config=COMPILE if options.compile else None,
         # Composer adds the rank, and takes no seed of 2^32 or more.
@@ -228,6 +231,12 @@ def _train(
     try:
         on_first(begin)
         trainer.fit()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the device's memory does not hold {passes.sequences} sequences per pass: {str(error).splitlines()[0]}",
+            where="--device-batch",
+            fix="Give a smaller number; the same command then goes on from the last checkpoint.",
+        ) from None
     finally:
         trainer.close()
         dataset.close()

@@ -1,19 +1,15 @@
-"""The job's processes and this machine: how many there are, whether they can train, what each takes at once."""
+"""The job's processes and this machine: how many there are, and whether they can train."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Literal
 
 from corpus.base.errors import UserError
 from training.data.elastic import check_world
 from training.run.options import Options
 from training.run.phase_teacher import check_teacher
 from training.run.phases import Phase
-
-MICROBATCH_TOKENS = 16_384
-"""Tokens per forward pass where Composer cannot find the largest that fits by itself (CPU, FSDP2)."""
 
 
 def world_size() -> int:
@@ -49,13 +45,3 @@ def check_device(options: Options) -> None:
             where="composer -n",
             fix=f"Use -n {torch.cuda.device_count()}, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU.",
         )
-
-
-def microbatch(options: Options, phase: Phase, device: str) -> int | Literal["auto"]:
-    """Sequences per forward pass. 'auto' stays so only where Composer can search for it: DDP on CUDA."""
-    per_device = phase.recipe.training.global_batch // world_size()
-    if options.device_batch != "auto":
-        return min(options.device_batch, per_device)
-    if device == "cuda" and options.parallel == "ddp":
-        return "auto"
-    return max(1, min(per_device, MICROBATCH_TOKENS // phase.recipe.seq_len))

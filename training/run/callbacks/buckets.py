@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from composer.core import Callback, State, get_precision_context
 from composer.loggers import Logger
 from torch.nn.parallel import DistributedDataParallel
 
-from training.run.composer_model import INPUTS, SOURCES, TARGETS, TrainingModel
+from training.run.composer_model import training_model
+from training.run.passes import made_up_batch, made_up_teacher
 
 
 class SettleBuckets(Callback):
@@ -20,21 +18,19 @@ class SettleBuckets(Callback):
     the same step of an uninterrupted run in its last bits.
     """
 
-    def __init__(self, sequences: int | Literal["auto"], seq_len: int) -> None:
+    def __init__(self, sequences: int, seq_len: int, document_mask: bool) -> None:
         """The shape of a microbatch, so that a compiled model sees no other."""
-        self.sequences, self.seq_len = 1 if sequences == "auto" else sequences, seq_len
+        self.shape = (sequences, seq_len, document_mask)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """After DDP has wrapped the model, before the loop."""
         model = state.model
         if not isinstance(model, DistributedDataParallel):
             return
-        zeros = torch.zeros(self.sequences, self.seq_len, dtype=torch.int64)
-        batch = {INPUTS: zeros, TARGETS: zeros, SOURCES: zeros[:, 0]}
-        with get_precision_context(state.precision):
-            loss = model(state.device.batch_to_device(batch))
-        loss.backward()
+        inner = training_model(state)
+        with made_up_teacher(inner):
+            with get_precision_context(state.precision):
+                loss = model(state.device.batch_to_device(made_up_batch(*self.shape)))
+            loss.backward()
         state.optimizers[0].zero_grad(set_to_none=True)
-        inner = model.module
-        assert isinstance(inner, TrainingModel)
         inner.take_sums()

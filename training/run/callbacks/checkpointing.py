@@ -24,6 +24,7 @@ from training.run.callbacks.guard import BadLossRule
 from training.run.checkpoint import Record
 from training.run.folder import RunFolder
 from training.run.optimizer import apply_settings
+from training.run.passes import Passes
 from training.run.phases import Phase
 from training.run.ranks import StopSignal, on_first
 
@@ -86,11 +87,12 @@ class Checkpointer(Callback):
         rules: SaveRules,
         stop: StopSignal,
         bad_loss: BadLossRule,
+        passes: Passes,
         next_batch: Callable[[int], str | None],
     ) -> None:
         """`next_batch(step)` predicts the digest of the batch that follows the first `step` steps."""
         self.phase, self.run, self.start, self.rules, self.stop = phase, run, start, rules, stop
-        self.bad_loss = bad_loss
+        self.bad_loss, self.passes = bad_loss, passes
         self.next_batch = next_batch
         self.paused_by_signal = False
         self._background = Background()
@@ -187,7 +189,8 @@ class Checkpointer(Callback):
             "model_changes": self.start.record.model_changes if self.start.record else [],
             "data": self._dataset_state(state),
             "world_size": dist.get_world_size(),
-            "microbatch": int(state.device_train_microbatch_size or 0),
+            "microbatch": self.passes.sequences,
+            "found_for": self.passes.found_for,
         }
         clock = state.timestamp.state_dict()
         clock.update({key: clock[key].total_seconds() for key in CLOCKS})

@@ -106,10 +106,6 @@ class StepMetrics(Callback):
                 fix="Check the streams under --data: python -m corpus.inspect DATA/RECIPE --verify.",
             )  # fmt: skip
 
-    def before_train_batch(self, state: State, logger: Logger) -> None:
-        """Forget what an attempt at this step that ran out of memory has added up."""
-        training_model(state).take_sums()
-
     def batch_end(self, state: State, logger: Logger) -> None:
         """Write the step's row; of a bad step write the batch's samples too, and stop or go on as the recipe says."""
         now = time.perf_counter()
