@@ -46,11 +46,12 @@ class Memory:
 
     def __init__(self, model: TrainingModel, holds: int, where: str = "backward") -> None:
         self.holds, self.passes = holds, 0
+        self.hook: Any
         layer = model.model.layers[0]
         if where == "backward":
-            layer.register_full_backward_hook(lambda module, grads, outputs: self._take(outputs[0]))
+            self.hook = layer.register_full_backward_hook(lambda module, grads, outputs: self._take(outputs[0]))
         else:
-            layer.register_forward_hook(lambda module, inputs, output: self._take(output))
+            self.hook = layer.register_forward_hook(lambda module, inputs, output: self._take(output))
 
     def _take(self, tensor: torch.Tensor) -> None:
         self.passes += 1
@@ -193,7 +194,7 @@ def test_processes_agree_on_what_the_smallest_holds_although_one_runs_out_in_its
 
 def test_a_search_uses_up_none_of_the_graphs_of_a_compiled_model(pretended_gpu: None) -> None:
     model = small_model()
-    Memory(model, 8, "forward")
+    memory = Memory(model, 8, "forward")
     graphs, ran = 0, 0
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -209,6 +210,7 @@ def test_a_search_uses_up_none_of_the_graphs_of_a_compiled_model(pretended_gpu: 
 
     found = choose(OPTIONS, phase_of(256), model, CUDA, None)
     assert found.sequences == 8
+    memory.hook.remove()
     model.compile(backend=backend, dynamic=False)
     counts = []
     for _ in range(3):
