@@ -11,6 +11,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from corpus.base.errors import UserError
 from corpus.pipeline.cluster_options import RayOptions
+from corpus.pipeline.environment import leave_environment
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent
 
@@ -39,12 +40,16 @@ def execute(options: RayOptions, pipeline: list[PipelineStep], attempt: Path, ta
             where="--executor ray",
             fix="Lower cpus_per_task or mem_per_cpu_gb in --executor-options.",
         )
-    RayPipelineExecutor(
-        pipeline=pipeline,
-        tasks=tasks,
-        workers=workers,
-        cpus_per_task=options.cpus_per_task,
-        mem_per_cpu_gb=options.mem_per_cpu_gb,
-        logging_dir=str(attempt / "datatrove"),
-        skip_completed=False,  # our unit records decide what is done
-    ).run()
+    environment = leave_environment(attempt)
+    try:
+        RayPipelineExecutor(
+            pipeline=pipeline,
+            tasks=tasks,
+            workers=workers,
+            cpus_per_task=options.cpus_per_task,
+            mem_per_cpu_gb=options.mem_per_cpu_gb,
+            logging_dir=str(attempt / "datatrove"),
+            skip_completed=False,  # our unit records decide what is done
+        ).run()
+    finally:
+        environment.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from corpus.base.errors import UserError
 from corpus.base.files import full_disk, is_full
 from corpus.documents.units import Unit
+from corpus.pipeline.environment import take_environment
 from corpus.pipeline.job import Job
 from corpus.pipeline.marks import UnitMarks
 from corpus.pipeline.tally import Tally
@@ -54,6 +55,7 @@ def job_work(step: UnitStep, where: str, data: Path, rank: int) -> Iterator[None
     marks = UnitMarks(step.jobs.parent, rank)
     try:
         with marks:
+            take_environment(step.jobs.parent)
             yield
             marks.done(step.tally.counts())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
