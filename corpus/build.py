@@ -93,12 +93,14 @@ def parse_arguments(argv: list[str] | None) -> Options:
 
 def build(options: Options) -> Manifest | None:
     """Run a build; returns the manifest, or None for a dry run or a partial (`--only`) build."""
+    from corpus.acquire.origins import public_text
     from corpus.base.files import atomic_write
     from corpus.pipeline.comparisons import with_comparisons
     from corpus.pipeline.display import say
     from corpus.pipeline.rounds import make_streams
     from corpus.recipe.model import load_recipe
     from corpus.recipe.stand_ins import with_stand_ins
+    from corpus.records.manifest import MANIFEST_FILE, is_written
     from corpus.report.page import write_report
     from corpus.report.tables import show_manifest, show_stream_plans
     from corpus.streams.assemble import make_manifest
@@ -129,10 +131,15 @@ def build(options: Options) -> Manifest | None:
         recipe, plans, records, tokenizer, recipe_file=options.recipe, max_tokens=options.max_tokens,
         workers=options.workers, seconds=time.monotonic() - started,
     )  # fmt: skip
-    path = manifest.write(options.out / recipe.name)
+    folder = options.out / recipe.name
+    if not os.access(folder if folder.exists() else options.out, os.W_OK) and is_written(manifest, folder):
+        show_manifest(manifest)
+        say(f"finished before: {folder / MANIFEST_FILE}; nothing is left to do, and nothing can be written there")
+        return manifest
+    path = manifest.write(folder)
     # What it was made from, as written: the manifest has the resolved recipe's fingerprint only.
     with atomic_write(path.with_name("recipe.yaml")) as stream:
-        stream.write(options.recipe.read_bytes())
+        stream.write(public_text(options.recipe.read_text(encoding="utf-8")).encode())
     show_manifest(manifest)
     say(f"manifest: {path}")
     say(f"report: {write_report(manifest, path.parent)}")

@@ -129,7 +129,6 @@ def _no_network(needs: Mapping[str, Mapping[str, str]], down: Mapping[str, str],
     hosts = ", ".join(f"{host} ({why})" for host, why in list(down.items())[:3])
     return UserError(
         f"no hub can be reached: {hosts}{' and others' if len(down) > 3 else ''}",
-        fix="Read copies with --mirror DIR, or what was downloaded before with --offline."
-        + (f" {here} other sources are here." if here else ""),
+        fix=hub.WITHOUT_NETWORK + (f" {here} other sources are here." if here else ""),
         details=[f"{name}: {', '.join(servers)}" for name, servers in needs.items()],
     )

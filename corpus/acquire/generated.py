@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from corpus.acquire import embedded
 from corpus.acquire.disk import lock_path, read_note, write_note
@@ -20,21 +21,29 @@ def list_embedded(origin: EmbeddedOrigin, config: AcquireConfig) -> Listing:
     """The one JSONL file of an embedded source, written on first use to `<cache>/embedded/<name>-<hash>/`."""
     folder = config.cache / "embedded"
     note = folder / f"{origin.name}.json"
-    with locked(lock_path(config.cache, f"embedded {origin.name}")):
-        fingerprint = embedded.fingerprint(origin.name)
-        known = read_note(note)
-        if not (
-            isinstance(known, dict) and known.get("fingerprint") == fingerprint and _complete(folder, origin, known)
-        ):
-            digest, size = _write(folder, origin.name)
-            known = {"fingerprint": fingerprint, "sha256": digest, "size": size}
-            write_note(note, known)
+    fingerprint = embedded.fingerprint(origin.name)
+    known = _known(note, folder, origin, fingerprint)
+    if known is None:
+        with locked(lock_path(config.cache, f"embedded {origin.name}")):
+            known = _known(note, folder, origin, fingerprint)
+            if known is None:
+                digest, size = _write(folder, origin.name)
+                known = {"fingerprint": fingerprint, "sha256": digest, "size": size}
+                write_note(note, known)
     path = _path(folder, origin.name, known["sha256"])
     return listing_of([SourceFile(PART, str(path), known["size"], f"sha256:{known['sha256']}")])
 
 
 def _path(folder: Path, name: str, digest: str) -> Path:
     return folder / f"{name}-{digest[:12]}" / PART
+
+
+def _known(note: Path, folder: Path, origin: EmbeddedOrigin, fingerprint: str) -> dict[str, Any] | None:
+    """What is noted of the file, where it is here and still what would be written."""
+    known = read_note(note)
+    if isinstance(known, dict) and known.get("fingerprint") == fingerprint and _complete(folder, origin, known):
+        return known
+    return None
 
 
 def _complete(folder: Path, origin: EmbeddedOrigin, known: dict[str, str]) -> bool:

@@ -69,7 +69,9 @@ def _in_folder(folder: str, paths: Sequence[Path], cache: Path) -> list[Content]
 def _save(note: Path, known: dict[str, Any]) -> None:
     """``known``: file name -> [its identity, SHA-256]."""
     now = time.time_ns()
-    write_note(note, {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS})
+    settled = {name: entry for name, entry in known.items() if now - entry[0][1] > SETTLED_NS}
+    with contextlib.suppress(UserError):  # where nothing can be written, files are hashed again the next time
+        write_note(note, settled)
 
 
 def _identity(path: Path) -> list[int]:

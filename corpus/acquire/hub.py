@@ -18,6 +18,7 @@ from corpus.acquire.origins import HubOrigin
 from corpus.acquire.transfer import AccessDenied, Retry, retrying
 from corpus.base.errors import UserError
 
+WITHOUT_NETWORK = "Read copies with --mirror DIR, or what was downloaded before with --offline."
 LOGIN = "Log in with `hf auth login` or set HF_TOKEN"
 
 
@@ -31,6 +32,12 @@ def headers() -> dict[str, str]:
     from huggingface_hub.utils import build_hf_headers  # late: the import takes most of a second
 
     return dict(build_hf_headers(library_name="mobilecorpus", library_version=__version__))
+
+
+def require() -> None:
+    """Raise a UserError when the hub cannot be reached from here, or a setting keeps it from being."""
+    for host, why in network.unreachable([endpoint()]).items():
+        raise UserError(f"no hub can be reached: {host} ({why})", fix=WITHOUT_NETWORK)
 
 
 def gate_url(origin: HubOrigin) -> str:
@@ -174,6 +181,8 @@ def _call(origin: HubOrigin, where: str, action: Any) -> Any:
             if isinstance(error, OSError) or any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
                 if (final := network.failure(error, endpoint(), where)) is not None:
                     raise final from None
+                if isinstance(error, PermissionError) and error.filename:
+                    raise UserError(f"cannot be read: {error.strerror}", where=str(error.filename)) from None
                 raise Retry(f"connection to the hub failed ({type(error).__name__})") from None
             if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)):
                 raise UserError(f"the hub's answer was not understood ({type(error).__name__})", where=where) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -17,6 +18,12 @@ def public_url(url: str) -> str:
     place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
     known = f"#query-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}" if parts.query else ""
     return f"{parts.scheme}://{place}{parts.path}{known}"
+
+
+def public_text(text: str) -> str:
+    """A text, a recipe's for one, with each URL in it as `public_url` tells it."""
+    found = r"""https?://[^\s"']*?(?=[\]}),]*(?:[\s"']|$))"""
+    return re.sub(found, lambda url: public_url(url[0]) if "?" in url[0] or "@" in url[0] else url[0], text)
 
 
 class HubOrigin(Strict):

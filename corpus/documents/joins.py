@@ -46,8 +46,9 @@ def prepare(source: Readable, files: Mapping[str, Path], out_dir: Path) -> list[
     """
     assert source.prepare is not None
     # Two builds may want the same join at once: the second waits, and finds it done.
-    with locked(out_dir.with_name(f".{out_dir.name}.lock")):
-        _join_once(source, files, out_dir)
+    if not (out_dir / COUNTS_FILE).exists():
+        with locked(out_dir.with_name(f".{out_dir.name}.lock")):
+            _join_once(source, files, out_dir)
     return sorted(out_dir.glob("part-*.jsonl"))
 
 

@@ -82,6 +82,14 @@ class Manifest(Strict):
         return path
 
 
+def is_written(manifest: Manifest, folder: Path) -> bool:
+    """Whether ``folder`` holds this very manifest, whenever and however it was built."""
+    try:
+        return load_manifest(folder).fingerprint == manifest.fingerprint
+    except UserError:
+        return False
+
+
 def load_manifest(path: Path) -> Manifest:
     """Read a build's manifest (the file or its folder) and check its fingerprint."""
     if path.is_dir():

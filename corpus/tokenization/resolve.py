@@ -164,10 +164,16 @@ def _from_hub(spec: HubTokenizer, config: AcquireConfig) -> Path:
         if not path.is_file():
             raise UserError("the mirror does not hold this tokenizer", where=str(path), fix="Copy it there.")
         return path
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     folder, where = config.cache / "models", f"tokenizer of {spec.repo}"
+    here = try_to_load_from_cache(spec.repo, "tokenizer.json", cache_dir=folder, revision=spec.revision)
+    if isinstance(here, str) and not config.refresh:
+        # A branch stays where it first stood, as those of sources do.
+        return Path(here)
+    if not config.offline:
+        hub.require()
 
     def once() -> Path:
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import documents, recipe_dict, run_command
+from tests.conftest import documents, recipe_dict, run_command, user_error
+from tests.hub_fixtures import small_tokenizer
 from tests.loopback_hub import LoopbackHub
 
 SECRET = "sig=VERYSECRET"  # noqa: S105
@@ -68,3 +70,23 @@ def test_a_signed_url_stays_out_of_what_a_build_writes_and_says(tmp_path: Path) 
         )
         assert b"files.example/a.jsonl" in written
         assert SECRET.encode() not in written and SECRET not in said
+
+
+def test_a_tokenizer_of_a_branch_stays_too_and_without_a_network_it_is_said_soon(tmp_path: Path) -> None:
+    path = recipe(tmp_path, {"kind": "files", "paths": ["a.jsonl"]})
+    (tmp_path / "a.jsonl").write_bytes(rows(1))
+    raw = yaml.safe_load(path.read_text())
+    raw["tokenizer"] = {"kind": "hub", "repo": "org/tok", "revision": "main", "bos_token": "<s>", "eos_token": "</s>"}
+    path.write_text(yaml.safe_dump(raw))
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    arguments = ["-m", "corpus.build", str(path), "--out", str(tmp_path / "data"), "--workers", "1"]
+    started = time.monotonic()
+    line = user_error(run_command(*arguments, **away))
+    assert "no hub can be reached: 127.0.0.1:9" in line and "--mirror" in line and time.monotonic() - started < 60
+    with LoopbackHub(tmp_path / "hub") as hub:
+        hub.add_model("org/tok", {"tokenizer.json": small_tokenizer()})
+        build(path, tmp_path / "data", hub)
+        sent = hub.sent("tokenizer.json")
+        build(path, tmp_path / "data", hub)
+        assert hub.sent("tokenizer.json") == sent > 0
+    assert run_command(*arguments, **away).returncode == 0

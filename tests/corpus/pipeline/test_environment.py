@@ -16,7 +16,8 @@ from tests.conftest import environment
 
 TOLD = {
     "HF_TOKEN": "hf_secret", "HF_ENDPOINT": "https://hub.example", "AWS_SECRET_ACCESS_KEY": "key",
-    "no_proxy": "localhost", "HTTPS_PROXY": "http://proxy:1", "REQUESTS_CA_BUNDLE": "/etc/ca.pem", "CORPUS_URLS_ENDPOINT": "http://relay",
+    "no_proxy": "localhost", "HTTPS_PROXY": "http://proxy:1", "REQUESTS_CA_BUNDLE": "/etc/ca.pem",
+    "CORPUS_URLS_ENDPOINT": "http://relay",
 }  # fmt: skip
 
 
