@@ -263,21 +263,32 @@ def test_a_process_whose_launcher_died_before_it_could_say_so_ends_at_once() -> 
     assert (result.returncode, result.stdout) == (-signal.SIGTERM, "")
 
 
-def test_composer_launches_it_and_sigterm_saves_and_exits_with_zero(tmp_path: Path) -> None:
-    """The very command of the README, on two processes, until a scheduler asks it to go."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_composer_launches_it_and_a_stop_signal_saves_and_exits_with_zero(number: int, tmp_path: Path) -> None:
+    """The very command of the README, on two processes, until a scheduler asks it to go.
+
+    SIGTERM reaches the launcher, which passes it on. USR1 goes to every process of the job, and the launcher, started
+    below `trap '' USR1`, knows nothing of it: its 30 seconds do not begin.
+    """
     path = build(tmp_path, "mix", 400, (60, 20))
     run = tmp_path / "runs" / "tiny-mix"
     command = [str(Path(sys.executable).parent / "composer"), "-n", "2", "training/train.py", "--size", "tiny"]
+    command += ["--recipe", str(path), *places(tmp_path)]
+    if number == signal.SIGUSR1:
+        command = ["bash", "-c", 'trap "" USR1; exec "$@"', "bash", *command]
     with (tmp_path / "log").open("w") as log:
         launcher = subprocess.Popen(
-            [*command, "--recipe", str(path), *places(tmp_path)],
-            cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )  # fmt: skip
     try:
         stepping = wait_until(lambda: len(metrics(run)) >= 3, lambda: launcher.poll() is None)
         assert stepping, (tmp_path / "log").read_text()
     finally:
-        launcher.send_signal(signal.SIGTERM)
+        if number == signal.SIGUSR1:
+            os.killpg(launcher.pid, number)
+        else:
+            launcher.send_signal(number)
         code = launcher.wait(PATIENCE)
     assert code == 0, (tmp_path / "log").read_text()
     saved = checkpoint.listing(run / "checkpoints")

@@ -12,6 +12,7 @@ for every kind of parallelism: the family ends at 1.5 B parameters, and a checkp
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
-from corpus.base.files import fingerprint, fsync_dir, publish_dir, read_json, write_json
+from corpus.base.files import fingerprint, fsync_dir, is_full, publish_dir, read_json, write_json
 from training.model.saved import write_tensors
 
 if TYPE_CHECKING:
@@ -151,10 +152,13 @@ def write(folder: Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor],
         refusal = errors[0]
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    # A file's own error has been put into words already.
+    why = refusal.what if isinstance(refusal, UserError) else refusal.strerror or str(refusal)
+    first = "Free some space" if is_full(refusal) or os.strerror(errno.ENOSPC) in why else "See to that"
     raise UserError(
-        f"the checkpoint cannot be written: {getattr(refusal, 'strerror', None) or refusal}",
+        f"the checkpoint cannot be written: {why}",
         where=str(folder),
-        fix="Free some space and run the same command again; earlier checkpoints are untouched.",
+        fix=f"{first} and run the same command again; earlier checkpoints are untouched.",
     )
 
 

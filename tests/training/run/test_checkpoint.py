@@ -150,6 +150,20 @@ def test_only_a_disk_that_refuses_is_told_as_that(tmp_path: Path, monkeypatch: p
     assert os.listdir(tmp_path) == [good.name]
 
 
+def test_a_disk_that_became_read_only_is_not_taken_for_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = save(tmp_path, 5)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(checkpoint, "publish_dir", refuse)
+    with pytest.raises(UserError, match=r"cannot be written: Read-only file system\. See to that") as error:
+        save(tmp_path, 6)
+    assert "space" not in error.value.one_line() and os.listdir(tmp_path) == [good.name]
+
+
 class Small(io.FileIO):
     """A file on a disk of 100 kB."""
 
