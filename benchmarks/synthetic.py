@@ -89,7 +89,7 @@ def _write_teacher(build: Path, manifest: Manifest) -> None:
     import torch
 
     from training.data.samples import StreamSamples
-    from training.distillation.cache import TeacherRecord, shard_writer, write_record
+    from training.distillation.cache import Run, TeacherRecord, run_writer, write_record
     from training.distillation.identity import TeacherIdentity
     from training.distillation.loss import TopK
 
@@ -105,7 +105,7 @@ def _write_teacher(build: Path, manifest: Manifest) -> None:
             document_mask=False, vocab_size=vocab_size, seq_len=seq_len, shards=StreamSamples(stream).shard_samples,
         )  # fmt: skip
         for shard, samples in enumerate(record.shards):
-            with shard_writer(record, stream, shard) as append:
+            with run_writer(record, stream, Run(shard, 0, samples)) as append:
                 for _ in range(samples):
                     start = torch.randint(vocab_size, (seq_len, 1), generator=generator)
                     scores = torch.randn(seq_len, TOP_K + 1, generator=generator).log_softmax(-1)

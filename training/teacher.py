@@ -11,6 +11,7 @@ from corpus.recipe.model import load_recipe
 from corpus.records.manifest import load_manifest
 from training.distillation import writer
 from training.distillation.identity import check_vocabulary, identify, teacher_folder
+from training.run.overrides import override
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(args.recipe)
     build = args.data / recipe.name
     manifest = load_manifest(build)
+    # As the run does: a build made with --max-tokens holds a shorter phase than the recipe asks for.
+    recipe = override(recipe.model_copy(update={"tokens": manifest.tokens}), args.overrides, str(args.recipe))
     settings = recipe.training.distillation
     name = args.teacher or (settings.teacher if settings else None)
     k = args.top_k or (settings.top_k if settings else None)
@@ -35,15 +38,17 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{k} is more than the {vocab_size} ids there are", where="--top-k")
     folder = teacher_folder(name, weights=True)
     print(f"hashing the weights of {name}", flush=True)
-    plans = writer.plan(manifest, build, recipe.document_mask, identify(name, folder), k, temperature)
-    load = functools.partial(writer.load_teacher, str(folder), vocab_size, tokenizer)
-    writer.write(plans, manifest, load, args.batch)
+    tasks = writer.plan(recipe, manifest, build, identify(name, folder), k, temperature)
+    writer.show(tasks)
+    if not args.dry_run:
+        load = functools.partial(writer.load_teacher, str(folder), vocab_size, tokenizer)
+        writer.write(tasks, manifest, load, args.batch)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.teacher",
-        description="Run a teacher over every stream of a built recipe and keep its k most likely tokens per position, "
+        description="Run a teacher over what a built recipe draws, and keep its k most likely tokens per position, "
         "for training with distillation.cache. The same command again goes on where it was stopped; "
         "torchrun --nproc-per-node N -m training.teacher shares the shards out to N GPUs.",
     )
@@ -53,6 +58,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, help="of the softmax (default: the recipe's, else 1)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the builds (default: data)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="sequences per forward pass (default: 8)")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="as the run will have it: tokens, seed, global_batch and document_mask change what is drawn",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="show what would be written, and stop")
     return parser.parse_args(argv)
 
 

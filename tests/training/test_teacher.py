@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ import yaml
 
 from corpus.base.errors import UserError
 from corpus.records.manifest import load_manifest
+from tests.conftest import environment
 from tests.training.distillation.teacher_kit import CPU, Bench, make_teacher, word_tokenizer
 from tests.training.trainer_kit import VOCAB, metrics, trajectory
+from tests.waiting import PATIENCE
 from training import teacher as teacher_command
 from training.distillation.teacher import OnlineTeacher
 from training.train import main as train
@@ -30,13 +35,17 @@ def test_runs_that_distil_from_disk_resume_exactly_and_match_a_sharded_online_te
     rows = bench.finish("whole", *more, **settings)
     for row in rows:
         assert 0.25 * row["ce"] + 0.75 * row["kd"] == pytest.approx(row["loss"], rel=1e-5)
-    cut = bench.start("cut", *more, **settings)
+    cut = bench.start("cut", *more, "--workers", "1", **settings)
     cut.wait_for(lambda: len(metrics(bench.run("cut"))) >= 4)
     cut.kill()
     cut.wait()
     bench.finish("cut", *more, **settings)
     assert trajectory(bench.run("cut")) == trajectory(bench.run("whole"))
     assert [(row["kd"], row["ce"]) for row in metrics(bench.run("cut"))] == [(row["kd"], row["ce"]) for row in rows]
+    # Two processes, each data worker reading the cache for its own.
+    ranks = bench.finish("ranks", "--until", "3", "--workers", "1", processes=2, **settings)
+    assert [row["samples"] for row in ranks] == [row["samples"] for row in rows[:3]]
+    assert [row["kd"] for row in ranks] == pytest.approx([row["kd"] for row in rows[:3]], rel=1e-5)
     online = {key: value for key, value in settings.items() if key != "cache"}
     two = bench.finish("two", "--until", "3", "--parallel", "fsdp2", processes=2, **online)
     assert [row["samples"] for row in two] == [row["samples"] for row in rows[:3]]
@@ -51,29 +60,42 @@ def test_writing_goes_on_where_it_was_stopped(bench: Bench, capsys: pytest.Captu
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     # As a kill between a shard's two files leaves it.
     (folder / "teacher.json").unlink()
-    (folder / "000001.log_probs.npy").unlink()
+    lost = next(folder.glob("000001-0-*.log_probs.npy"))
+    lost.unlink()
     capsys.readouterr()
     bench.write(5)
     assert "1 shards to write" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     rewritten = {name for name, time in times.items() if (folder / name).stat().st_mtime_ns != time}
-    assert rewritten == {"000001.ids.npy", "000001.log_probs.npy", "teacher.json"}
+    assert rewritten == {lost.name, lost.name.replace("log_probs", "ids"), "teacher.json"}
 
 
-def test_processes_share_the_shards_out(
-    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        # One after the other here; the second finds what the first has left.
-        bench.write(4)
-    text = capsys.readouterr().out
-    assert "shards left to other processes" in text and text.count("complete") < 4
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
-    bench.write(4)
-    assert capsys.readouterr().out.count("complete") == 2
+def test_processes_share_the_shards_out_whatever_each_finds_written(bench: Bench) -> None:
+    """Three processes at once, one of them killed at the start; then two that find some of it done."""
+    shared = [str(bench.recipe), "--teacher", str(bench.teacher), "--data", str(bench.data), "--top-k", "4"]
+    code = f"from training.teacher import main; main({shared!r})"
+
+    def write(world: int, but: int | None = None) -> list[str]:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", code], env=environment(RANK=str(rank), WORLD_SIZE=str(world)),
+                stdout=subprocess.PIPE, text=True,
+            )
+            for rank in range(world) if rank != but
+        ]  # fmt: skip
+        said = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
+        assert all(rank.returncode == 0 for rank in ranks)
+        return said
+
+    def owned(said: str) -> int:
+        return int(re.search(r"(\d+) shards to write", said)[1]) if "shards to write" in said else 0  # type: ignore[index]
+
+    first = write(3, but=1)
+    assert all("left to other processes" in each for each in first[-1:]) and sum(map(owned, first)) < 5
+    second = write(2)
+    assert sum(map(owned, first + second)) == 5  # each shard was written once
+    assert all(folder.is_dir() for name in ("a-40", "b-20") for folder in bench.caches(name))
+    assert bench.found(4)
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

@@ -181,6 +181,18 @@ def _keys(text: str, count: int) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
+def drawn_front(plan: EpochPlan, source: int, cycle: Cycle) -> Ints:
+    """How many samples at the front of each shard of a source the whole phase draws, shape (shards,).
+
+    The first pass visits the shards in a known order; a phase that reads a source more than once draws all of it.
+    """
+    draws = int(plan.draws[-1, source])
+    pieces = cycle.window(0, min(draws, cycle.samples))
+    front = np.zeros(len(cycle.shard_samples), np.int64)
+    front[pieces.shards] = pieces.sizes
+    return front
+
+
 def arrange_epoch(plan: EpochPlan, cycles: Sequence[Cycle], epoch: int) -> tuple[Ints, Ints]:
     """The samples of one virtual epoch, before any shuffling inside it.
 

@@ -1,4 +1,4 @@
-"""Runs a teacher over the streams of a build and writes its top k beside them, a shard at a time, by many processes."""
+"""Runs a teacher over what a phase draws of its streams and writes its top k beside them, by many processes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from corpus.base.errors import UserError
+from corpus.recipe.model import Recipe
 from corpus.records.manifest import Manifest
 from training.base.progress_bar import Progress
 from training.data.samples import StreamSamples
-from training.distillation.cache import TeacherRecord, missing_shards, shard_writer, write_record
+from training.distillation.cache import Run, TeacherRecord, fronts, missing_runs, run_writer, write_record
 from training.distillation.identity import TeacherIdentity
 
 if TYPE_CHECKING:
@@ -24,19 +28,40 @@ LOGITS_AT_ONCE = 1024
 """Tokens whose float32 logits exist at once."""
 
 
+class Task(NamedTuple):
+    """What is to be written of one stream."""
+
+    stream: Path
+    record: TeacherRecord
+    front: NDArray[np.int64]
+    """Samples at the front of each shard that the phase draws, shape (shards,)."""
+
+
 def plan(
-    manifest: Manifest, build: Path, document_mask: bool, identity: TeacherIdentity, k: int, temperature: float
-) -> list[tuple[Path, TeacherRecord]]:
-    """Every stream of the build once, with the record its cache will have."""
-    plans: dict[Path, TeacherRecord] = {}
-    for source in manifest.sources.values():
-        stream = build / source.stream
-        plans[stream] = TeacherRecord(
+    recipe: Recipe, manifest: Manifest, build: Path, identity: TeacherIdentity, k: int, temperature: float
+) -> list[Task]:
+    """Every stream of the build once, with what the phase draws of it; `recipe` has its overrides."""
+    streams = {name: build / source.stream for name, source in manifest.sources.items()}
+    shards = {name: StreamSamples(stream).shard_samples for name, stream in streams.items()}
+    drawn = fronts(recipe, manifest, shards)
+    tasks = []
+    for name, source in manifest.sources.items():
+        record = TeacherRecord(
             stream_fingerprint=source.stream_fingerprint, teacher=identity, k=k, temperature=temperature,
-            document_mask=document_mask, vocab_size=manifest.tokenizer.vocab_size, seq_len=manifest.seq_len,
-            shards=StreamSamples(stream).shard_samples,
+            document_mask=recipe.document_mask, vocab_size=manifest.tokenizer.vocab_size, seq_len=manifest.seq_len,
+            shards=shards[name],
         )  # fmt: skip
-    return list(plans.items())
+        tasks.append(Task(streams[name], record, drawn[name]))
+    return tasks
+
+
+def show(tasks: list[Task]) -> None:
+    """Print what is there and what is missing, and what it will take."""
+    for stream, record, front in tasks:
+        missing = sum(run.end - run.begin for run in missing_runs(record, stream, front))
+        print(f"{stream.name}: the phase draws {int(front.sum()):,} of {sum(record.shards):,} samples")
+        tokens, size = missing * record.seq_len / 1e9, record.bytes_of(missing) / 1e9
+        print(f"{stream.name}: {missing:,} samples to write, {tokens:.3g} B tokens, {size:.3g} GB")
 
 
 def load_teacher(name: str, vocab_size: int, tokenizer: Path) -> OnlineTeacher:
@@ -49,48 +74,49 @@ def load_teacher(name: str, vocab_size: int, tokenizer: Path) -> OnlineTeacher:
     return OnlineTeacher(name, vocab_size=vocab_size, device=torch.device(place), tokenizer=tokenizer)
 
 
-def write(
-    plans: list[tuple[Path, TeacherRecord]], manifest: Manifest, load: Callable[[], OnlineTeacher], batch: int
-) -> None:
-    """Write this process's share of the shards that are missing, and the records of the streams that are then whole.
+def write(tasks: list[Task], manifest: Manifest, load: Callable[[], OnlineTeacher], batch: int) -> None:
+    """Write this process's share of what is missing.
 
+    Each shard belongs to one process, whatever is written already: the others' progress cannot shift the shares.
     `load` makes the OnlineTeacher, and is called only when there is something to do.
     """
-    todo = [(stream, record, shard) for stream, record in plans for shard in missing_shards(record, stream)]
-    needed = sum(record.bytes_of(record.shards[shard]) for _, record, shard in todo)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    todo: list[tuple[Task, Run]] = []
+    first = 0
+    for task in tasks:
+        runs = missing_runs(task.record, task.stream, task.front)
+        todo += [(task, run) for run in runs if (first + run.shard) % world == rank]
+        first += len(task.front)
+        if rank == 0:
+            write_record(task.record, task.stream)
+    needed = sum(task.record.bytes_of(run.end - run.begin) for task, run in todo)
     if todo:
-        free = shutil.disk_usage(todo[0][0]).free
+        free = shutil.disk_usage(todo[0][0].stream).free
         print(f"{len(todo)} shards to write, {needed / 1e9:.3g} GB", flush=True)
-        if needed > free:
+        if needed * world > free:
             raise UserError(
-                f"needs {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free", where=str(plans[0][0].parent),
+                f"needs {needed * world / 1e9:.3g} GB, {free / 1e9:.3g} GB are free", where=str(tasks[0].stream.parent),
                 fix="Use a smaller --top-k, or free some space.",
             )  # fmt: skip
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    mine = todo[rank::world]
-    if mine:
         teacher = load()
-        collator = _collator(manifest, plans[0][1].document_mask)
-        with Progress("teacher", sum(record.shards[shard] for _, record, shard in mine), "samples") as progress:
-            for stream, record, shard in mine:
-                _write_shard(stream, record, shard, teacher, collator, batch, progress)
-    for stream, record in plans:
-        left = missing_shards(record, stream)
-        if left:
-            print(f"{stream.name}: {len(left)} shards left to other processes", flush=True)
-        else:
-            write_record(record, stream)
-            print(f"{stream.name}: complete, {record.folder(stream)}", flush=True)
+        collator = _collator(manifest, tasks[0].record.document_mask)
+        with Progress("teacher", sum(run.end - run.begin for _, run in todo), "samples") as progress:
+            for task, run in todo:
+                _write_run(task, run, teacher, collator, batch, progress)
+    for task in tasks:
+        left = len(missing_runs(task.record, task.stream, task.front))
+        state = f"{left} shards left to other processes" if left else f"complete, {task.record.folder(task.stream)}"
+        print(f"{task.stream.name}: {state}", flush=True)
 
 
-def _write_shard(
-    stream: Path, record: TeacherRecord, shard: int, teacher: OnlineTeacher, collator: Collator, batch: int,
-    progress: Progress,
-) -> None:  # fmt: skip
+def _write_run(
+    task: Task, run: Run, teacher: OnlineTeacher, collator: Collator, batch: int, progress: Progress
+) -> None:
     from training.distillation.loss import top_k_of
 
-    rows = StreamSamples(stream).read(shard)
-    with shard_writer(record, stream, shard) as append:
+    record = task.record
+    rows = StreamSamples(task.stream).read(run.shard)[run.begin : run.end]
+    with run_writer(record, task.stream, run) as append:
         for start in range(0, len(rows), batch):
             samples = [{"ids": row, "sample_id": 0, "source": 0} for row in rows[start : start + batch]]
             logits_of = teacher({key: tensor.to(teacher.device) for key, tensor in collator(samples).items()})

@@ -22,7 +22,7 @@ from corpus.recipe.model import Recipe
 from corpus.records.manifest import Manifest
 from training.base.progress_bar import Progress
 from training.data.loader import Collator
-from training.data.mixture import Cycle, plan_epochs
+from training.data.mixture import Cycle, drawn_front, plan_epochs
 from training.data.samples import StreamSamples
 from training.evaluation.subject import Subject
 from training.model.losses import cross_entropy
@@ -53,11 +53,7 @@ def drawn(recipe: Recipe, manifest: Manifest, name: str, shard_samples: list[int
     training = recipe.training
     weights = [source.weight_asked for source in manifest.sources.values()]
     plan = plan_epochs(weights, recipe.steps, training.global_batch, training.virtual_epoch_samples)
-    draws = int(plan.draws[-1, list(manifest.sources).index(name)])
-    pieces = Cycle(name, shard_samples, recipe.seed).window(0, min(draws, sum(shard_samples)))
-    front = np.zeros(len(shard_samples), np.int64)
-    front[pieces.shards] = pieces.sizes
-    return front
+    return drawn_front(plan, list(manifest.sources).index(name), Cycle(name, shard_samples, recipe.seed))
 
 
 def choose(shard_samples: list[int], front: NDArray[np.int64], count: int) -> Choice:

@@ -11,7 +11,9 @@ from corpus.base.files import fingerprint
 from corpus.records.manifest import ManifestSource
 from corpus.streams.store import StorePath
 from training.data.loader import MixtureLoader, MixtureSource, build_loader
+from training.distillation.cache import WithTeacher
 from training.run.options import Options
+from training.run.phase_teacher import cache_reader
 from training.run.phases import Phase
 
 
@@ -45,6 +47,8 @@ def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
         document_mask=recipe.document_mask,
         allow_changed_data=options.allow_changed_data,
     )
+    if reader := cache_reader(phase):
+        loader.collate_fn = WithTeacher(loader.collate_fn, reader)
     if options.workers:
         loader.worker_init_fn = _Unstoppable(loader.worker_init_fn)
     return loader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.distillation.cache import CachedTeacher, TeacherRecord, find_caches
+from training.distillation.cache import CacheReader, TeacherRecord, cached_teacher, find_caches
 from training.distillation.identity import check_vocabulary, teacher_folder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def build_distiller(phase: Phase, device: torch.device, *, sharded: bool) -> Dis
         return None
     objective = Objective(settings.direction, settings.temperature, settings.ce_weight, settings.top_k)
     if settings.cache:
-        return Distiller(CachedTeacher(_caches(phase)), objective)
+        return Distiller(cached_teacher, objective)  # the data workers read it: cache_reader
     teacher = OnlineTeacher(
         settings.teacher,
         vocab_size=phase.model.vocab_size,
@@ -48,6 +48,12 @@ def build_distiller(phase: Phase, device: torch.device, *, sharded: bool) -> Dis
     return Distiller(teacher, objective)
 
 
+def cache_reader(phase: Phase) -> CacheReader | None:
+    """What reads the teacher's cache into the batches; None for a phase without one."""
+    settings = phase.recipe.training.distillation
+    return CacheReader(_caches(phase)) if settings and settings.cache else None
+
+
 def _tokenizer(phase: Phase) -> Path:
     return phase.build.parent / phase.manifest.tokenizer.path / "tokenizer.json"
 
@@ -55,4 +61,4 @@ def _tokenizer(phase: Phase) -> Path:
 def _caches(phase: Phase) -> list[tuple[Path, TeacherRecord]]:
     settings = phase.recipe.training.distillation
     assert settings is not None
-    return find_caches(settings, phase.manifest, phase.build, phase.recipe.document_mask, str(phase.path))
+    return find_caches(phase.recipe, phase.manifest, phase.build, str(phase.path))

@@ -14,6 +14,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from corpus.recipe.model import load_recipe
 from corpus.recipe.training import Distillation
 from corpus.records.manifest import load_manifest
 from tests.training.trainer_kit import VOCAB, Ranks, build, metrics
@@ -77,8 +78,11 @@ class Bench:
         )
 
     def found(self, top_k: int) -> list[tuple[Path, TeacherRecord]]:
+        recipe = load_recipe(self.recipe)
         settings = Distillation(teacher=str(self.teacher), top_k=top_k, cache=True)
-        return find_caches(settings, load_manifest(self.data / "mix"), self.data / "mix", False, "mix.yaml")
+        training = recipe.training.model_copy(update={"distillation": settings})
+        recipe = recipe.model_copy(update={"training": training})
+        return find_caches(recipe, load_manifest(self.data / "mix"), self.data / "mix", "mix.yaml")
 
     def caches(self, name: str) -> list[Path]:
         return sorted((self.data / "streams" / name).glob("teacher-*"))
