@@ -190,10 +190,10 @@ def made_up_teacher(model: TrainingModel, even_online: bool = True) -> Iterator[
 
     An online teacher that is whole is kept unless `even_online`: its memory counts.
     """
-    from training.distillation.cache import CachedTeacher
+    from training.distillation.cache import cached_teacher
 
     real = model.distiller
-    if real and (even_online or isinstance(real.teacher, CachedTeacher)):
+    if real and (even_online or real.teacher is cached_teacher):
         model.distiller = Distiller(_Blank(real.objective.top_k, model.model.cfg.vocab_size), real.objective)
     try:
         yield
