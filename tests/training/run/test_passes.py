@@ -16,7 +16,7 @@ from corpus.base.errors import UserError
 from corpus.recipe.model import Recipe
 from tests.training.loader_ranks import run_ranks
 from tests.training.trainer_kit import SEQ_LEN, recipe_dict
-from training.distillation.cache import CachedTeacher
+from training.distillation import cache
 from training.distillation.loss import Distiller, Objective
 from training.model.shapes import SIZES, scaled_down
 from training.run import passes
@@ -227,9 +227,8 @@ def test_made_up_data_asks_nothing_of_a_teacher_that_cannot_answer(
 ) -> None:
     """Neither a cache, which holds the run's samples only, nor one that is sharded, which waits for other processes."""
     asked: list[Any] = []
-    monkeypatch.setattr(CachedTeacher, "__init__", lambda self: None)
-    monkeypatch.setattr(CachedTeacher, "__call__", lambda self, batch: asked.append(batch))
-    teacher = CachedTeacher() if top_k else asked.append  # type: ignore[call-arg]
+    monkeypatch.setattr(cache, "cached_teacher", asked.append)
+    teacher = cache.cached_teacher if top_k else asked.append
     distiller = Distiller(teacher, Objective(top_k=top_k))  # type: ignore[arg-type]
     model = small_model(distiller=distiller)
     Memory(model, 4)
