@@ -19,6 +19,8 @@ from corpus.records.stream import StreamRecord, UnitRecord
 from corpus.streams.plan import PLACES_FILE, TAIL_FILE
 from corpus.tokenization.pack import join_tail
 
+ROW_MARK = "row "
+"""Before the place of a parquet file's record, which is a row's number and no byte."""
 ROW = np.dtype([("file", "<u4"), ("place", "<u8"), ("ids", "<u4")])
 
 
@@ -42,7 +44,7 @@ def packed_places(files: Sequence[str], batches: Iterable[tuple[Sequence[str], N
         rows = np.empty(len(names), ROW)
         for index, name in enumerate(names):
             file, _, place = name.rpartition(":")
-            rows[index] = (number[file], int(place), 0)
+            rows[index] = (number[file], int(place.removeprefix(ROW_MARK)), 0)
         rows["ids"] = lengths
         parts.append(rows)
     rows = np.concatenate(parts) if parts else np.empty(0, ROW)
@@ -108,7 +110,8 @@ def _parts(folder: Path, unit: UnitRecord, start: int, end: int) -> list[Part]:
         size = int(rows["ids"][index])
         begin = int(ends[index]) - size
         stop = min(end, int(ends[index]))
-        name = f"{files[rows['file'][index]]}:{rows['place'][index]}"
+        file = files[rows["file"][index]]
+        name = f"{file}:{ROW_MARK if file.endswith('.parquet') else ''}{rows['place'][index]}"
         if stop > start:
             parts.append(Part(name, start - begin, stop - start, size))
         start, index = stop, index + 1

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given
@@ -89,3 +91,15 @@ def test_the_command_tells_a_samples_documents_and_the_removed_ones(build: tuple
     assert [document["reason"] for document in removed["a"]] == ["length.short", "length.short"]
     reason = user_error(run_command("-m", "corpus.inspect", str(data / "small"), "--removed", "2", "length.shor"))
     assert "Did you mean 'length.short'?" in reason
+
+
+def test_rows_of_parquet_files_are_told_by_their_number(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(documents(40, seed=5)), tmp_path / "a.parquet")
+    recipe = recipe_dict({"a": ["a.parquet"]})
+    recipe["sources"]["a"]["format"] = "parquet"
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    result = run_command("-m", "corpus.build", str(path), "--out", str(tmp_path / "data"), "--workers", "1")
+    assert result.returncode == 0, result.stderr
+    (stream,) = (tmp_path / "data" / "streams").iterdir()
+    assert sample_parts(stream, load_stream(stream), 0)[0].document == "a.parquet:row 0"
