@@ -153,6 +153,26 @@ def test_usr1_to_one_process_saves_and_ends_with_zero(built: Path) -> None:
     assert saved(built, "asked") == [len(metrics(run))]
 
 
+def ask_while_it_loads(rank: str) -> None:
+    """Have one process asked to stop before it has anything to save."""
+    from training.run import world
+
+    plain = world.check_device
+
+    def check_device(options: Any) -> None:
+        if os.environ["RANK"] == rank:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        plain(options)
+
+    world.check_device = check_device
+
+
+def test_usr1_before_the_first_step_ends_all_processes_and_writes_nothing(built: Path) -> None:
+    output = finish(built, "early", processes=2, prepare=partial(ask_while_it_loads, "1"))
+    assert "stopped before the first step" in output
+    assert not (built / "runs" / "early" / "run.json").exists() and not saved(built, "early")
+
+
 def test_work_in_the_background_is_one_at_a_time_and_its_error_is_told_once() -> None:
     background, gate = Background(), threading.Event()
 

@@ -125,8 +125,10 @@ def _begin(
 
 
 def _finish(folder: RunFolder, phases: list[Phase]) -> None:
-    rows = read_metrics(folder.root)
-    if rows:
+    rows = read_metrics(folder.root) if folder.metrics.is_file() else []
+    if not rows:
+        print("stopped before the first step; the same command begins it", flush=True)
+    else:
         draw({folder.root.name: rows}, folder.plot)
         first, last = rows[0], rows[-1]
         total = phases[last["phase"]].steps
