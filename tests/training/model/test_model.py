@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.hf.weights import to_hf
+from training.model.attention import Sight
 from training.model.decoder import MobileLM
 from training.model.shapes import SIZES, ModelConfig, parameter_count, scaled_down
 
@@ -131,7 +132,7 @@ def test_sharing_runs_each_block_twice_in_a_row(name: str) -> None:
     hidden = model.embed_tokens(ids)
     cos, sin = model.rope(ids.shape[1], None)
     for block in model.layers:
-        hidden = block(block(hidden, cos, sin, None), cos, sin, None)
+        hidden = block(block(hidden, cos, sin, Sight()), cos, sin, Sight())
     assert torch.equal(model(ids), model.norm(hidden))
     assert not torch.allclose(model(ids), build(dataclasses.replace(cfg, layer_repeat=1))(ids), atol=1e-2)
     with torch.no_grad():
