@@ -155,7 +155,7 @@ def model_alone(way: Way) -> Figures:
     import torch
 
     from training.model.decoder import MobileLM
-    from training.model.losses import CHUNK
+    from training.model.memory import CHUNK
     from training.model.shapes import get_size, scaled_down
     from training.run.optimizer import decay_groups
 

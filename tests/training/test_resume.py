@@ -133,6 +133,11 @@ def test_fsdp2_trains_like_ddp_and_resumes(bench: Bench) -> None:
     assert [row["loss"] for row in metrics(run)] == pytest.approx([row["loss"] for row in base], abs=2e-3)
 
 
+def test_checkpointed_activations_change_no_bit(bench: Bench) -> None:
+    bench.finish("recomputed", 2, "--checkpoint-activations", "on", "--until", "3")
+    assert trajectory(bench.run("recomputed")) == trajectory(bench.run("base"))[:3]
+
+
 def _copy(bench: Bench, name: str) -> Path:
     shutil.copytree(bench.run("base"), bench.run(name), ignore=shutil.ignore_patterns(".lock"))
     return bench.run(name)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from training.model.attention import Attention, Rope, Sight, see
-from training.model.losses import CHUNK, cross_entropy
+from training.model.losses import cross_entropy
+from training.model.memory import CHUNK
 from training.model.shapes import ModelConfig
 
 INIT_STD = 0.02
@@ -85,6 +86,8 @@ class MobileLM(nn.Module):
         self.layers = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.rope = Rope(cfg.head_dim, cfg.rope_theta, cfg.max_positions)
+        self.recomputes = False
+        """Whether `recompute_blocks` is on."""
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -93,6 +96,7 @@ class MobileLM(nn.Module):
 
     def recompute_blocks(self, on: bool) -> None:
         """Switch activation checkpointing of all blocks: the same bits, less memory, a third more arithmetic."""
+        self.recomputes = on
         for layer in self.layers:
             assert isinstance(layer, Block)
             layer.recompute = on

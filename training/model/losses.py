@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from training.model.memory import CHUNK
+
 IGNORE = -100
 """Target of a position that has no loss."""
-
-CHUNK = 4096
-"""Tokens per chunk: 2.1 GB of float32 logits at 128k ids, and large enough to keep a GPU's matrix units busy."""
 
 
 @torch.compiler.disable

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from corpus.base.errors import UserError
 from training.data.elastic import legal_world_sizes
+from training.model.memory import fixed_bytes, largest_microbatch, needs_recompute, sequence_bytes
 from training.model.shapes import flops_per_token, parameter_count
 from training.run.optimizer import lr_factor
 from training.run.options import Options
@@ -19,9 +22,6 @@ ASSUMED_MFU = 0.4
 PER_NODE = 8
 """Devices of a node in the list of legal numbers of processes."""
 
-BYTES_PER_PARAMETER = 16
-"""float32 weight, gradient and the two moments of Adam."""
-
 
 def report(options: Options, phases: Sequence[PlannedPhase]) -> str:
     """The whole dry run as text."""
@@ -30,31 +30,73 @@ def report(options: Options, phases: Sequence[PlannedPhase]) -> str:
     worlds = common_worlds(phases)
     parameters = parameter_count(model)
     lines = [f"size {model.name}: {parameters:,} parameters"]
-    lines += [f"  {key}: {value}" for key, value in dataclasses.asdict(model).items() if value is not None]
+    # The size's own sequence length is that of its published pre-training; each phase has its recipe's.
+    shape = {key: value for key, value in dataclasses.asdict(model).items() if value is not None and key != "seq_len"}
+    lines += [f"  {key}: {value}" for key, value in shape.items()]
     for phase in phases:
         lines += ["", *_phase_lines(phase)]
     lines += ["", f"processes ({PER_NODE} per node): {', '.join(map(str, worlds))}"]
     if count not in worlds:
         lines.append(f"  {count} is not among them: it cannot share every phase's global batch evenly")
-    days = 0.0
-    for phase in phases:
-        days += (
-            phase.recipe.tokens
-            * flops_per_token(phase.model, phase.recipe.seq_len)
-            / (ASSUMED_MFU * flops * count)
-            / 86_400
-        )
-    shards = count if options.parallel == "fsdp2" else 1
-    state = parameters * BYTES_PER_PARAMETER / shards / 1e9
     capacity = next((size for known, size in MEMORY.items() if known.lower() in name.lower()), None)
-    room = f" of {capacity} GB" if capacity else ""
+    lines.append(f"on {count} x {name} ({options.parallel}), {flops / 1e12:.0f} TFLOP/s peak:")
+    seconds = 0.0
+    for phase in phases:
+        fits = _fits(options, phase, count, capacity)
+        lines.append(f"  memory, {phase.name}: {fits.text}")
+        # Computing blocks again costs a forward pass, one of three parts; MFU does not count it.
+        work = (
+            phase.recipe.tokens * flops_per_token(phase.model, phase.recipe.seq_len) * (4 / 3 if fits.recompute else 1)
+        )
+        seconds += work / (ASSUMED_MFU * flops * count)
     lines += [
-        f"on {count} x {name} ({options.parallel}), {flops / 1e12:.0f} TFLOP/s peak, assumed MFU {ASSUMED_MFU:.0%}:",
-        f"  time: {days:.3g} days" if days >= 1 else f"  time: {days * 24:.3g} hours",
-        f"  memory for weights, gradients and Adam: {state:.3g} GB{room} per device; activations come on top",
+        f"  time: {_duration(seconds)}, supposing an MFU of {ASSUMED_MFU:.0%}",
         f"  checkpoint: {parameters * 12 / 1e9:.3g} GB each, {options.keep} kept",
     ]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    recompute: bool
+    """Activations are checkpointed, as given or as `auto` would have it."""
+    text: str
+
+
+def _fits(options: Options, phase: PlannedPhase, count: int, capacity: int | None) -> _Fit:
+    """Which microbatch the devices hold, and what it takes."""
+    model, seq_len = phase.model, phase.recipe.seq_len
+    shards = count if options.parallel == "fsdp2" else 1
+    bf16 = options.precision != "fp32"
+    memory = (capacity or math.inf) * 1e9
+    recompute = options.checkpoint_activations == "on"
+    if options.checkpoint_activations == "auto":
+        recompute = needs_recompute(model, seq_len, memory, shards=shards, bf16=bf16)
+    per_device = max(1, phase.recipe.training.global_batch // count)
+    if options.device_batch != "auto":
+        per_device = min(per_device, options.device_batch)
+    how = "activations checkpointed" if recompute else "activations kept"
+    most = largest_microbatch(model, seq_len, per_device, memory, recompute=recompute, shards=shards, bf16=bf16)
+    fixed = fixed_bytes(model, max(1, most) * seq_len, shards=shards, bf16=bf16) / 1e9
+    each = sequence_bytes(model, seq_len, recompute=recompute, bf16=bf16) / 1e9
+    parts = f"{fixed:.3g} GB and {each:.3g} GB per sequence of {seq_len:,} ({how})"
+    if capacity is None:
+        return _Fit(recompute, f"{parts}; the device's memory is not known")
+    room = f"of {capacity} GB per device"
+    if most == 0:
+        hint = " or --parallel fsdp2" if shards == 1 and count > 1 else ""
+        less = "" if recompute else "--checkpoint-activations on, "
+        return _Fit(recompute, f"{parts}: not one sequence fits, {room}; use {less}a larger device{hint}")
+    return _Fit(recompute, f"{parts}: {most} of {per_device} at once, {fixed + most * each:.3g} GB {room}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return "less than a minute"
+    for size, unit in ((86_400, "days"), (3_600, "hours")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 60:.3g} minutes"
 
 
 def common_worlds(phases: Sequence[PlannedPhase]) -> list[int]:

@@ -54,6 +54,8 @@ class Options:
     allow_changed_model: bool
     parallel: Literal["ddp", "fsdp2"]
     precision: str | None
+    checkpoint_activations: Literal["auto", "on", "off"]
+    """Whether blocks are computed again in backward; auto: on a GPU that could not hold one sequence otherwise."""
     compile: bool
     wandb: bool
     log_interval: int
@@ -119,6 +121,11 @@ def parse_args(argv: list[str] | None = None) -> Options:
         "--parallel", choices=("ddp", "fsdp2"), default="ddp", help="replicate (ddp) or shard (fsdp2) the model"
     )
     run.add_argument("--precision", choices=("fp32", "amp_bf16"), help="default: amp_bf16 on GPU, fp32 on CPU")
+    run.add_argument(
+        "--checkpoint-activations", choices=("auto", "on", "off"), default="auto",
+        help="compute blocks again in backward instead of keeping their activations: the same bits, less memory, about "
+        "a third slower (default: auto, where one sequence would not fit otherwise)",
+    )  # fmt: skip
     run.add_argument("--compile", action="store_true", help="torch.compile the model")
     run.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="steps between console lines")
     run.add_argument("--wandb", action="store_true", help="also log to Weights & Biases")

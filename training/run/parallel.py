@@ -17,7 +17,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from training.model.memory import needs_recompute
 from training.run.composer_model import INPUTS, training_model
+from training.run.options import Options
+from training.run.phases import Phase
 
 
 def parallelism_config(parallel: Literal["ddp", "fsdp2"]) -> dict[str, Any] | None:
@@ -34,6 +37,16 @@ def parallelism_config(parallel: Literal["ddp", "fsdp2"]) -> dict[str, Any] | No
             mixed_precision="FULL",
         )
     }
+
+
+def recomputes(options: Options, phase: Phase, device: torch.device) -> bool:
+    """Whether the phase's blocks are computed again in backward instead of kept."""
+    if options.checkpoint_activations != "auto" or device.type != "cuda":
+        return options.checkpoint_activations == "on"
+    memory = torch.cuda.get_device_properties(device).total_memory
+    shards = dist.get_world_size() if options.parallel == "fsdp2" else 1
+    bf16 = options.precision != "fp32"
+    return needs_recompute(phase.model, phase.recipe.seq_len, memory, shards=shards, bf16=bf16)
 
 
 def replicate(module: nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:

@@ -65,6 +65,7 @@ def choose(options: Options, phase: Phase, model: TrainingModel, place: torch.de
         "sequences": per_device,
         "seq_len": phase.recipe.seq_len,
         "document_mask": phase.recipe.document_mask,
+        "checkpointed_activations": model.model.recomputes,
         "distillation": _teacher_facts(phase),
     }
     if record and record.found_for == facts:

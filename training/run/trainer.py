@@ -25,7 +25,7 @@ from training.run.composer_model import TARGETS, TrainingModel
 from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
 from training.run.options import Options
-from training.run.parallel import ParallelTrainer, ShardedGradients, parallelism_config
+from training.run.parallel import ParallelTrainer, ShardedGradients, parallelism_config, recomputes
 from training.run.passes import choose, precision_of
 from training.run.peak import peak_of
 from training.run.phase_loader import phase_loader
@@ -163,6 +163,8 @@ def _train(
     # The teacher may have drawn random numbers while it was made.
     reproducibility.seed_all(recipe.seed)
     model = TrainingModel(phase.model, tuple(phase.manifest.sources), distiller)
+    again = recomputes(options, phase, place)
+    model.model.recompute_blocks(again)
     passes = choose(options, phase, model, place, start.record)
     loader = phase_loader(options, phase)
     dataset: Any = loader.dataset
@@ -198,7 +200,8 @@ def _train(
         print(
             f"{phase.name}: size {phase.model.name}, {parameter_count(phase.model):,} parameters, "
             f"{recipe.tokens:,} tokens in {phase.steps:,} steps of {training.global_batch} x {recipe.seq_len}, "
-            f"{world_size()} process(es), {passes.sequences} sequences per pass{passes.note and f' ({passes.note})'}\n"
+            f"{world_size()} process(es), {passes.sequences} sequences per pass{passes.note and f' ({passes.note})'}"
+            f"{', activations checkpointed' if again else ''}\n"
             f"peak for MFU: {peak.flops / 1e12:.3g} TFLOP/s per device ({peak.note})",
             flush=True,
         )

@@ -47,7 +47,9 @@ def _sharded(model: Any) -> None:
     prepare_fully_shard(model, settings, Precision.AMP_BF16, generate_composer_model_policy(model))
 
 
-def _step(name: str, parallel: str, bf16: bool) -> tuple[list[float], dict[str, Tensor], list[str]]:
+def _step(
+    name: str, parallel: str, bf16: bool, recompute: bool = False
+) -> tuple[list[float], dict[str, Tensor], list[str]]:
     """A step of two microbatches: losses, gradients, names of the modules that are sharded."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -57,6 +59,7 @@ def _step(name: str, parallel: str, bf16: bool) -> tuple[list[float], dict[str, 
     rank = torch.distributed.get_rank()
     torch.manual_seed(0)
     inner = model = TrainingModel(config(name), ("a",))
+    inner.model.recompute_blocks(recompute)
     if parallel == "ddp":
         model: Any = replicate(inner)
     else:
@@ -84,6 +87,9 @@ def _compared(bf16: bool) -> dict[str, dict[str, Any]]:
     found = {}
     for name in SIZE_NAMES:
         copies, shards = _step(name, "ddp", bf16), _step(name, "fsdp2", bf16)
+        for kept, parallel in ((copies, "ddp"), (shards, "fsdp2")):
+            again = _step(name, parallel, bf16, recompute=True)
+            assert again[0] == kept[0] and all(torch.equal(grad, kept[1][key]) for key, grad in again[1].items())
         assert all(grad.dtype == torch.float32 for grad in (*copies[1].values(), *shards[1].values()))
         found[name] = {
             "losses": (copies[0], shards[0]),
