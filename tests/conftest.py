@@ -33,6 +33,12 @@ WORDS = "the quick brown fox jumps over a lazy dog while éclair 数学 def retu
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_commands(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Training commands unpack their shards below the tests' own folder."""
+    os.environ["CORPUS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def environment(**extra: str) -> dict[str, str]:
     """Environment for a command run from any folder."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **extra}

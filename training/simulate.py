@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from dataclasses import asdict
 from typing import Any
 
 from corpus.base.errors import command
+from corpus.base.numbers import count
 from corpus.recipe.model import Recipe, load_recipe
 from training.data.elastic import legal_world_sizes
 from training.data.simulation import SHARD_BYTES, TOKENS_PER_SECOND, ZIP_RATIO, Simulation, simulate
@@ -30,7 +30,8 @@ def report(result: Simulation, recipe: Recipe, cache: int | None) -> str:
         "opening the streams, each rank": f"{result.open_seconds:.1f} s",
         "arranging a virtual epoch, each node": f"{result.arrange_seconds:.2f} s; the process peaks at {memory}",
         "fetched by each node": f"{file_size(result.fetch_bytes_per_hour)} per hour",
-        "cache needed by each node": file_size(result.cache_bytes),
+        "cache needed by each node": f"{file_size(result.cache_bytes)} (--cache-limit at least); "
+        f"without a limit it grows to {file_size(result.whole_cache_bytes)}",
         f"resuming at step {result.resume_step:,}": f"{result.resume_seconds:.1f} s; with an empty cache each node "
         f"then fetches {first} before its first batch",
         "world sizes that can go on with it": ", ".join(map(str, legal)),
@@ -45,13 +46,6 @@ def report(result: Simulation, recipe: Recipe, cache: int | None) -> str:
             "Raise it, lower training.virtual_epoch_samples, or use more nodes."
         )
     return text
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]b)?", text.lower())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; write 500gb or 2tb")
-    return int(float(found[1]) * {None: 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}[found[2]])
 
 
 def _positive(text: str) -> int:
@@ -69,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--tokens-per-second", type=_positive, default=TOKENS_PER_SECOND, help="per GPU (default %(default)s)"
     )
-    parser.add_argument("--cache", type=_size, metavar="SIZE", help="cache of each node, such as 500gb: is it enough?")
+    parser.add_argument("--cache", type=count, metavar="SIZE", help="cache of each node, such as 500gb: is it enough?")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_args(argv)
     with command():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -82,7 +83,8 @@ def manifest_of(recipe: Recipe, samples: tuple[int, int]) -> Manifest:
     shares = recipe.shares()
     sources = {
         name: ManifestSource(
-            source=name, stream=f"../streams/{name}-{count}", stream_fingerprint=f"{count:064x}", revision="1",
+            source=name, stream=f"../streams/{name}-{count}",
+            stream_fingerprint=hashlib.sha256(f"{name}-{count}".encode()).hexdigest(), revision="1",
             licence="CC0-1.0", redistributable=True, documents=Documents(read=count, kept=count),
             tokens=count * (recipe.seq_len + 1), samples=count, text_bytes=count,
             weight_asked=recipe.mixture[name].weight,
@@ -125,6 +127,8 @@ class Ranks:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.log = log
+        if "--cache" not in arguments:
+            arguments = [*arguments, "--cache", str(log.parent / "cache")]
         self.processes = [
             context.Process(target=_rank, args=(arguments, rank, processes, port, str(log), str(cwd), prepare))
             for rank in range(processes)

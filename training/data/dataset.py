@@ -9,6 +9,8 @@ virtual epoch, download and caching are the library's own, reached through train
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 import threading
 import time
 from bisect import bisect_right
@@ -24,10 +26,11 @@ from streaming.base.world import World
 from torch import distributed as dist
 
 from corpus.base.errors import UserError
+from corpus.base.numbers import file_size
 from training.data.elastic import check_resume, check_world, fingerprint_fields
 from training.data.mixture import Cycle, arrange_epoch, plan_epochs
-from training.data.shm import register
-from training.data.stream import MixtureStream, shard_error
+from training.data.shm import gather, register
+from training.data.stream import MixtureStream, missing_error, shard_error
 from training.data.streaming_adapter import AdaptedDataset
 
 log = logging.getLogger(__name__)
@@ -40,9 +43,10 @@ class MixtureSource:
     name: str
     """The source's name. It keys the order of its shards: a renamed source is read in another order."""
     local: Path
-    """The stream's folder; with a `remote`, the folder that caches it (one per stream, used by one run at a time)."""
+    """The stream's folder, in which shards are unpacked; with a `remote`, the folder that caches it. Runs without a
+    cache limit may share one."""
     remote: str | None
-    """Path or URL that shards are fetched from; None when `local` holds the stream itself."""
+    """URL that shards are fetched from, or the stream's folder; None when `local` holds the stream itself."""
     weight: float
     """Share of the phase's tokens, in any unit."""
 
@@ -69,12 +73,15 @@ class MixtureDataset(AdaptedDataset):
         cache_limit: int | None = None,
         stall_seconds: float = 300.0,
         allow_changed_data: bool = False,
+        shards_needed: bool = True,
     ) -> None:
         """Open the streams; call on all ranks together.
 
-        `cache_limit` is bytes per node and needs every source to have a remote. A wait of `stall_seconds` for one
-        sample is logged with the stream and shard it is for. Raises UserError for streams that are missing, damaged or
-        of another seq_len, a world size that does not divide the batch, and cache folders in use.
+        `cache_limit` is bytes per node and needs every source to have a remote, and a cache of this run's own. With
+        `shards_needed`, a stream on this machine must have all its shards; without, it is only looked at. A wait of
+        `stall_seconds` for one sample is logged with the stream and shard it is for. Raises UserError for streams that
+        are missing, damaged or of another seq_len, a world size that does not divide the batch, and limited cache
+        folders in use.
         """
         world = World.detect()
         self.device_batch = check_world(global_batch, canonical_nodes, world.num_nodes, world.ranks_per_node)
@@ -106,7 +113,7 @@ class MixtureDataset(AdaptedDataset):
         streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
         made_group = maybe_init_dist()
         try:
-            self._ownership = register([str(stream.local) for stream in streams], [s.remote for s in sources], world)
+            self._ownership = register([str(stream.local) for stream in streams], cache_limit is not None, world)
             super().__init__(
                 number=self._ownership.number,
                 segment=self._ownership.segment,
@@ -121,7 +128,8 @@ class MixtureDataset(AdaptedDataset):
                 shuffle_seed=seed,
                 validate_hash="xxh64",
             )
-            self._check_present()
+            if shards_needed:
+                self._check_present(streams)
         except (ValueError, OSError) as error:
             if hasattr(self, "_ownership"):
                 self._ownership.release()
@@ -141,14 +149,37 @@ class MixtureDataset(AdaptedDataset):
             )
         ]
         if cache_limit is not None:
-            self._check_cache(world)
+            self._check_limit(world)
+        if world.is_local_leader and any(source.remote for source in sources):
+            self._check_room(world)
 
-    def _check_present(self) -> None:
-        lost = [shard for shard in self.absent_shards() if self.streams[self.stream_per_shard[shard]].remote is None]
-        if lost:
-            raise self.shard_error(lost[0], f"is missing ({len(lost)} missing in all)")
+    def _check_present(self, streams: Sequence[MixtureStream]) -> None:
+        lost: list[list[Any]] = [[s.name, str(s.origin), s.lost[0], len(s.lost)] for s in streams if s.lost]
+        for found in gather(lost[:1]):  # local leaders have looked; all ranks must end
+            if found:
+                raise missing_error(*found[0])
 
-    def _check_cache(self, world: World) -> None:
+    def _check_room(self, world: World) -> None:
+        readers = min(world.num_nodes, self.fields["canonical_nodes"])
+        need = min(self.unpacked_bytes() // readers, self.cache_limit or sys.maxsize)
+        free = shutil.disk_usage(self.streams[0].local).free
+        if free + self.cache_usage < need:
+            log.warning(
+                "the cache %s may grow to %s on this node and has %s left: name another folder with --cache, or bound "
+                "it with --cache-limit.",
+                self.streams[0].local,
+                file_size(need),
+                file_size(free),
+            )
+
+    def unpacked_bytes(self) -> int:
+        """Bytes of the unpacked shards that the phase reads, on all nodes together."""
+        drawn = np.minimum(1.0, self.plan.draws[-1] / np.asarray(self.samples_per_stream))
+        sizes = np.array([shard.get_raw_size() for shard in self.shards], np.float64)
+        totals = np.add.reduceat(sizes, self.shard_offset_per_stream)
+        return int((drawn * totals).sum())
+
+    def _check_limit(self, world: World) -> None:
         sizes, samples = arrange_epoch(self.plan, self._cycles, 0)
         first = samples[np.cumsum(sizes) - sizes]
         shards = {self.spanner[sample][0] for sample in first.tolist()}

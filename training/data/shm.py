@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from streaming.base.constant import LOCALS, SHM_TO_CLEAN
@@ -39,6 +39,7 @@ START_LOCK = "mixture_loader_start"
 ANSWER_BYTES = 16384
 """Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
 _kept: list[torch.Tensor] = []
+T = TypeVar("T")
 
 
 def remove_stale() -> list[int]:
@@ -94,23 +95,23 @@ class Ownership:
             self._fd = None
 
 
-def register(folders: Sequence[str], remotes: Sequence[str | None], world: World) -> Ownership:
+def register(folders: Sequence[str], alone: bool, world: World) -> Ownership:
     """Settle and own the number of this node's shared memory, before any of it exists; call on all ranks together.
 
     Stands in for the library's own search, in which runs that start at once (or two nodes of one run on the same
-    machine) settle on the same number. Every rank raises UserError when a live run uses one of the `folders` that
-    cache a remote; `folders` and `remotes` are per stream.
+    machine) settle on the same number. With `alone`, every rank raises UserError when a live run uses one of the
+    `folders`, as this one would delete shards that it reads.
     """
     answer: dict[str, Any] = {"node": world.node}
     ownership: Ownership | None = None
     if world.is_local_leader:
         with _start_lock():
             try:
-                ownership = _lead(list(folders), list(remotes))
+                ownership = _lead(list(folders), alone)
                 answer["number"] = ownership.number
             except UserError as error:
                 answer["error"] = [error.what, error.fix]
-    for other in _gather(answer):
+    for other in gather(answer):
         if "error" in other:
             raise UserError(other["error"][0], fix=other["error"][1])
         if other["node"] == world.node and "number" in other and ownership is None:
@@ -122,11 +123,10 @@ def register(folders: Sequence[str], remotes: Sequence[str | None], world: World
     return ownership
 
 
-def _lead(folders: list[str], remotes: list[str | None]) -> Ownership:
-    cached = {folder for folder, remote in zip(folders, remotes, strict=True) if remote is not None}
+def _lead(folders: list[str], alone: bool) -> Ownership:
     for number in remove_stale():
         # The library has a check of its own, but it passes over every run whose lock files exist: all of them.
-        shared = cached.intersection(_folders_of(number))
+        shared = set(folders).intersection(_folders_of(number)) if alone else set()
         if shared:
             raise UserError(
                 f"a live run already uses the cache folder {sorted(shared)[0]}",
@@ -172,7 +172,7 @@ def _hold(path: Path, *, create: bool) -> int:
     return fd
 
 
-def _gather(answer: dict[str, Any]) -> list[dict[str, Any]]:
+def gather(answer: T) -> list[T]:
     """Every rank's answer (small, as JSON), in rank order.
 
     Not all_gather_object, whose tensors a thread of gloo may be the last to hold: it then waits for the GIL to free

@@ -68,6 +68,8 @@ class Simulation:
     """Memory of the process that did both."""
     cache_bytes: int
     """Unpacked shards that a node reads all through one virtual epoch: the least cache that fetches nothing twice."""
+    whole_cache_bytes: int
+    """Unpacked shards that a node reads all through the phase: what a cache without a limit grows to."""
     fetch_bytes_per_hour: float
     """Stored bytes that a node fetches, with that cache."""
     resume_step: int
@@ -118,6 +120,7 @@ def simulate(recipe: Recipe, nodes: int, gpus: int, tokens_per_second: float = T
                 arrange_seconds=arranged,
                 peak_bytes=peak_memory(),
                 cache_bytes=max(_bytes(dataset, shards, stored=False) for shards in now),
+                whole_cache_bytes=dataset.unpacked_bytes() // min(nodes, training.canonical_nodes),
                 fetch_bytes_per_hour=max(_bytes(dataset, shards, stored=True) for shards in new) / hours,
                 resume_step=step,
                 resume_seconds=opened + resumed,
@@ -171,8 +174,7 @@ def write_index(folder: Path, *, samples: int, seq_len: int) -> None:
 def _open(recipe: Recipe, folder: Path, names: list[str]) -> MixtureDataset:
     from training.data.dataset import MixtureDataset, MixtureSource
 
-    # The folder is named as remote as well: shards are allowed to be missing from a cache only.
-    sources = [MixtureSource(n, folder / n, str(folder / n), recipe.mixture[n].weight) for n in names]
+    sources = [MixtureSource(n, folder / n, None, recipe.mixture[n].weight) for n in names]
     return MixtureDataset(
         sources,
         seq_len=recipe.seq_len,
@@ -181,6 +183,7 @@ def _open(recipe: Recipe, folder: Path, names: list[str]) -> MixtureDataset:
         canonical_nodes=recipe.training.canonical_nodes,
         total_steps=recipe.steps,
         virtual_epoch_samples=recipe.training.virtual_epoch_samples,
+        shards_needed=False,
     )
 
 

@@ -1,9 +1,17 @@
-"""One stream of the mixture as streaming reads it: a lean index, safe unpacking, errors that name stream and shard."""
+"""One stream of the mixture as streaming reads it: a lean index, safe unpacking, errors that name stream and shard.
+
+Shards are read unpacked from the stream's `local` folder. With a `remote` that is a cache, which several runs may fill
+at once: each file appears there whole, under its name, or not at all. A remote on this machine is read in place, and
+nothing is ever written to it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +21,7 @@ import orjson
 import xxhash
 import zstandard
 from numpy.typing import NDArray
+from streaming.base.compression import decompress
 from streaming.base.format import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
 from streaming.base.util import wait_for_file_to_exist
@@ -26,6 +35,9 @@ INDEX = "index.json"
 ENCODINGS = ("ndarray:uint16", "ndarray:uint32")
 PIECE = 1 << 18
 """Packed bytes read, and unpacked bytes made, at a time."""
+PART = ".part"
+"""Ends the names of files in the making."""
+LEFTOVER_SECONDS = 86_400.0
 
 
 class PackedReader(MDSReader):
@@ -57,19 +69,28 @@ class MixtureStream(AdaptedStream):
         super().__init__(local=str(Path(local).absolute()), remote=remote)
         self.name = name
         self.seq_len = seq_len
+        self.lost: list[str] = []
+        """Shards that are nowhere on this machine, as far as the stream itself is on it; the local leader knows."""
+        self.origin = None if remote and "://" in remote else Path(remote or self.local).absolute()
+        self._index = Path(self.origin or self.local, INDEX)
+
+    def get_index_size(self) -> int:
+        """Bytes that the index takes of the cache: one on this machine is read in place."""
+        return 0 if self.origin else self._index.stat().st_size
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index, fetching it first where it is missing; UserError when it is absent, damaged or ill-fitting.
 
         The library deep-copies every entry, which for 1e5 shards takes seconds and most of a gigabyte per rank.
         """
-        path = Path(self.local, INDEX)
+        path = self._index
         try:
-            if not path.exists():
-                if not world.is_local_leader and self.remote:
+            if self.origin is None and not path.exists():
+                if world.is_local_leader:
+                    Path(self.local).mkdir(parents=True, exist_ok=True)
+                    os.replace(self.fetch(INDEX, f"{INDEX}.{secrets.token_hex(4)}{PART}"), path)
+                else:
                     wait_for_file_to_exist(str(path), 0.05, self.download_timeout, f"{path} did not arrive in time: ")
-                elif self.remote:
-                    os.replace(self.fetch(INDEX, INDEX + ".tmp"), path)
             with collector_off():
                 return self._readers(orjson.loads(path.read_bytes())["shards"])
         except UserError:
@@ -81,6 +102,8 @@ class MixtureStream(AdaptedStream):
                 fix="Build it: python -m corpus.build RECIPE --out DATA.",
             ) from None
         except Exception as error:
+            if isinstance(error, OSError) and _is_of_place(error):
+                raise self._place_error(error, str(path)) from error
             raise UserError(
                 f"the index of stream '{self.name}' cannot be read ({error})",
                 where=self.remote or str(path),
@@ -127,9 +150,19 @@ class MixtureStream(AdaptedStream):
         The library's way joins paths and tells files from links for every shard: over a second for 1e5 of them.
         """
         here = self.local.rstrip("/")
-        listing = set(_files(here))
+        try:
+            os.makedirs(here, exist_ok=True)
+            listing = set(_files(here))
+            if self.remote:
+                _remove_leftovers(listing)
+        except OSError as error:
+            raise self._place_error(error, here) from error
+        there = str(self.origin)
+        stored = listing if self.origin is None or there == here else set(_files(there))
         for index, shard in enumerate(shards):
             ((raw, zipped),) = shard.file_pairs
+            if self.origin and not any(f"{there}/{part.basename}" in stored for part in (raw, zipped) if part):
+                self.lost.append((zipped or raw).basename)
             has_raw = f"{here}/{raw.basename}" in listing
             has_zip = zipped is not None and f"{here}/{zipped.basename}" in listing
             keeps_zip = zipped is not None and self.safe_keep_zip
@@ -138,19 +171,62 @@ class MixtureStream(AdaptedStream):
             else:
                 cache_usage_per_shard[index] = shard.set_up_local(listing, self.safe_keep_zip)
 
-    def unpack(self, packed: FileInfo, packed_path: str, path: str, compression: str | None) -> None:
-        """Unpack and check a shard's file, leaving no half of it under its name."""
-        # Two runs that read the same stream folder may unpack the same shard at once; under the library's fixed
-        # temporary name one would truncate the file that the other has just put in place.
-        own = f"{path}.{secrets.token_hex(4)}"
-        if compression != "zstd":  # not of our builder
-            super().unpack(packed, packed_path, own, compression)
-            os.replace(own, path)
-            return
-        _unpack(packed_path, own, packed.hashes["xxh64"])
-        os.replace(own, path)
-        if not self.safe_keep_zip:
-            os.remove(packed_path)
+    def make_ready(self, raw: FileInfo, zipped: FileInfo | None, compression: str | None) -> int:
+        """Unpack and check a shard's file, leaving no half of it under its name; returns the bytes this added.
+
+        Raises UserError for a place that cannot be read or written, ValueError for a damaged shard.
+        """
+        target, stored, mark = os.path.join(self.local, raw.basename), zipped or raw, secrets.token_hex(4)
+        if os.path.isfile(target):
+            return 0
+        own, fetched = f"{target}.{mark}{PART}", f"{stored.basename}.{mark}{PART}"
+        packed = str(Path(self.origin or self.local, stored.basename if self.origin else fetched))
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if self.origin is None:
+                self.fetch(stored.basename, fetched)
+            if zipped and compression == "zstd":
+                _unpack(packed, own, zipped.hashes["xxh64"])
+            else:  # not of our builder
+                data = Path(packed).read_bytes()
+                if xxhash.xxh64(data).hexdigest() != stored.hashes["xxh64"]:
+                    raise ValueError(f"Checksum failure: {packed}")
+                Path(own).write_bytes(decompress(compression, data) if zipped else data)
+            os.replace(own, target)
+        except OSError as error:
+            if _is_of_place(error):
+                raise self._place_error(error, packed) from error
+            raise
+        finally:
+            for path in (own, *([packed] if self.origin is None else [])):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        return raw.bytes
+
+    def _place_error(self, error: OSError, read: str) -> UserError:
+        """What to tell of a disk or of rights: it is no damage, and no build would mend it."""
+        if error.filename == read and read != self.local:
+            return UserError(
+                f"stream '{self.name}' cannot be read: {error.strerror}", where=read,
+                fix="Check the disk, and who may read the data.",
+            )  # fmt: skip
+        return UserError(
+            f"unpacked shards cannot be written: {error.strerror}", where=self.local,
+            fix="Free some space, name another folder with --cache, or bound it with --cache-limit.",
+        )  # fmt: skip
+
+
+def _is_of_place(error: OSError) -> bool:
+    return error.errno is not None and error.errno != errno.ENOENT
+
+
+def _remove_leftovers(listing: set[str]) -> None:
+    """Remove what killed runs left half done; what is younger than a day may be another run's, in progress."""
+    for path in [path for path in listing if path.endswith(PART)]:
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > LEFTOVER_SECONDS:
+                os.unlink(path)
+                listing.discard(path)
 
 
 def _unpack(packed: str, target: str, xxh64: str) -> None:
@@ -189,10 +265,18 @@ def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:
     """What to tell the user when a shard cannot be read."""
     raw, zipped = shard.file_pairs[0]
     stored = zipped or raw
-    place = f"fetched from {stream.remote}" if stream.remote else f"in {stream.local}"
+    place = f"in {stream.origin}" if stream.origin else f"fetched from {stream.remote}"
     fix = (
         f"Delete the copies of the shard in {stream.local} and check its remote."
-        if stream.remote
+        if stream.origin is None
         else "Build the stream again; python -m corpus.inspect STREAM --verify names every damaged shard."
     )
     return UserError(f"stream '{stream.name}', shard {stored.basename} {place}: {reason}", fix=fix)
+
+
+def missing_error(name: str, place: str, shard: str, count: int) -> UserError:
+    """What to tell the user when `count` shards of a stream on this machine are not there, `shard` the first."""
+    return UserError(
+        f"stream '{name}', shard {shard} in {place} is missing ({count} missing in all)",
+        fix="Build the stream again; python -m corpus.inspect STREAM --verify names every damaged shard.",
+    )

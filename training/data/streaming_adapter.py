@@ -90,22 +90,22 @@ def patched(number: int, segment: SharedMemory) -> Iterator[None]:
 
 
 class AdaptedStream(Stream):
-    """A Stream that fetches one file by name and unpacks a shard's file in its own way."""
+    """A Stream that fetches one file by name and makes its shards ready in its own way."""
 
     def fetch(self, remote_name: str, local_name: str) -> str:
         """Fetch a file of the stream and return its path."""
         # The public way fetches and parses an index at once, and its parsing is what takes long.
         return self._download_file(remote_name, local_name)
 
-    def unpack(self, packed: FileInfo, packed_path: str, path: str, compression: str | None) -> None:
-        """Unpack and check one file of a shard."""
-        super()._decompress_shard_part(packed, packed_path, path, compression)
+    def make_ready(self, raw: FileInfo, zipped: FileInfo | None, compression: str | None) -> int:
+        """Put one file of a shard, unpacked, where it is read; returns the bytes this added."""
+        raise NotImplementedError
 
-    def _decompress_shard_part(
-        self, zip_info: FileInfo, zip_filename: str, raw_filename: str, compression: str | None
-    ) -> None:
-        # The only step between fetching and reading a shard at which its temporary name can be chosen.
-        self.unpack(zip_info, zip_filename, raw_filename, compression)
+    def _prepare_shard_part(
+        self, raw_info: FileInfo, zip_info: FileInfo | None = None, compression: str | None = None
+    ) -> int:
+        # The library copies a shard before it unpacks it, under names that runs with one cache would fight over.
+        return self.make_ready(raw_info, zip_info, compression)
 
 
 class AdaptedDataset(StreamingDataset):
@@ -192,10 +192,6 @@ class AdaptedDataset(StreamingDataset):
                 f"the cache limit of {self.cache_limit} bytes does not hold the shards that are read at once",
                 fix="Raise the limit.",
             ) from None
-
-    def absent_shards(self) -> list[int]:
-        """Shards that are not here yet."""
-        return np.flatnonzero(self._shard_states.numpy() == REMOTE).tolist()
 
     def state_of(self, shard_id: int) -> str:
         """What is being done about a shard, in words; the library tells only itself."""

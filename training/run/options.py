@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from corpus.base.numbers import count
 from corpus.streams.store import location
+
+CACHE = Path("/var/tmp/corpus-cache")  # noqa: S108 - holds a folder per user, whose owner is checked
+"""On a disk of the node by custom, where TMPDIR is often memory and a home folder often a network's."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Options:
     data: Path
     """The data folder, of this machine or of a store (s3://bucket/prefix)."""
     cache: Path
-    """Where a node keeps shards it fetched from a store."""
+    """Where a node keeps unpacked shards."""
+    cache_limit: int | None
+    """Most bytes of them; None keeps all."""
     out: Path
     run_name: str | None
     load: Path | None
@@ -98,8 +104,13 @@ def parse_args(argv: list[str] | None = None) -> Options:
         help="folder of the builds, or s3://bucket/prefix (default: data)",
     )  # fmt: skip
     where.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir(), "corpus-cache"), metavar="DIR",
-        help="with --data s3://: where each node keeps the shards it fetched (default: corpus-cache in TMPDIR)",
+        "--cache", type=Path, default=Path(os.environ.get("CORPUS_CACHE") or CACHE), metavar="DIR",
+        help=f"scratch of each node for unpacked shards (default: $CORPUS_CACHE, else {CACHE}); python -m "
+        "training.simulate tells its size",
+    )  # fmt: skip
+    where.add_argument(
+        "--cache-limit", type=count, metavar="BYTES",
+        help="most bytes of unpacked shards on each node, e.g. 500GB; such a cache is this run's own",
     )  # fmt: skip
     where.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     where.add_argument("--run-name", type=_folder_name, help="name of the run's folder (default: SIZE-RECIPE)")

@@ -1,4 +1,4 @@
-"""The loader of a phase, over the streams of its build: on this machine, or cached from a store."""
+"""The loader of a phase, over the streams of its build: on this machine, or from a store, through a cache."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from corpus.base.files import fingerprint
 from corpus.records.manifest import ManifestSource
 from corpus.streams.store import StorePath
 from training.data.loader import MixtureLoader, MixtureSource, build_loader
 from training.distillation.cache import WithTeacher
+from training.run.cache import cache_folder
 from training.run.options import Options
 from training.run.phase_teacher import cache_reader
 from training.run.phases import Phase
 
 
-def _source(name: str, source: ManifestSource, build: Path, options: Options) -> MixtureSource:
-    """A stream of the build; one in a store is fetched shard by shard into a cache that is this run's own."""
+def _source(name: str, source: ManifestSource, build: Path, cache: Path) -> MixtureSource:
+    """A stream of the build, its shards unpacked into the cache: built data is never written to."""
     stream = build / source.stream
-    if not isinstance(stream, StorePath):
-        return MixtureSource(name, stream, None, source.weight_asked)
     # The library reads another variable than the rest of boto3.
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+    if isinstance(stream, StorePath) and (
+        endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    ):
         os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
-    run = fingerprint([str(options.out.absolute()), options.run_name, options.size, str(build)])[:12]
-    return MixtureSource(name, options.cache / run / stream.name, str(stream), source.weight_asked)
+    # Keyed by what the shards hold: a stream built anew is another, and runs and data folders share one.
+    local = cache / source.stream_fingerprint[:32]
+    return MixtureSource(name, local, str(stream), source.weight_asked)
 
 
 def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
     """Batches of the phase for this rank; call on all ranks together. Raises UserError as `build_loader` does."""
     recipe, manifest = phase.recipe, phase.manifest
+    cache = cache_folder(options)
     loader = build_loader(
-        [_source(name, source, phase.build, options) for name, source in manifest.sources.items()],
+        [_source(name, source, phase.build, cache) for name, source in manifest.sources.items()],
         seq_len=recipe.seq_len,
         seed=recipe.seed,
         global_batch=recipe.training.global_batch,
@@ -45,6 +47,7 @@ def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
         bos_id=manifest.tokenizer.bos_id if recipe.boundary in ("bos", "both") else None,
         eos_id=manifest.tokenizer.eos_id if recipe.boundary in ("eos", "both") else None,
         document_mask=recipe.document_mask,
+        cache_limit=options.cache_limit,
         allow_changed_data=options.allow_changed_data,
     )
     if reader := cache_reader(phase):

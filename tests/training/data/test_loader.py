@@ -145,13 +145,72 @@ def test_cached_and_evicted_shards_change_nothing(data: Path, reference: list[di
     assert not list(data.rglob("*.tmp")) and len(list(data.rglob("*.zstd"))) > 20
 
 
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _reads_with_others(data: Path, cache: Path) -> int:
+    """Two open loaders fill and read one cache."""
+    one, two = (iter(loader(data, cache=cache, num_workers=1)) for _ in range(2))
+    return sum((a["sample_ids"] == b["sample_ids"]).all().item() for a, b in zip(one, two, strict=True))
+
+
+def test_a_cache_without_a_limit_is_shared_and_the_data_is_never_written_to(data: Path, tmp_path: Path) -> None:
+    copy = _copy(data, tmp_path / "copy")
+    before = _files(copy)
+    assert run_ranks(_reads_with_others, data=copy, cache=tmp_path / "cache") == [STEPS]
+    assert _files(copy) == before
+    kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert kept and all(name.endswith(".mds") for name in kept), "shards alone, unpacked"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_that_cannot_be_written_is_no_damage(data: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/web: unpacked shards cannot be written: Not a directory.*--cache"):
+        run_ranks(read, data=data, cache=tmp_path / "file", num_workers=workers)
+    with pytest.raises(UserError) as error:
+        run_ranks(_full_disk, data=data, cache=tmp_path / "full", num_workers=workers)
+    text = error.value.one_line()
+    assert "cannot be written: No space left on device" in text and str(tmp_path / "full") in text
+    assert "--cache" in text and "Build" not in text
+    left = [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
+    assert not left
+
+
+def _full_disk(data: Path, **changes: Any) -> Any:
+    """The loader where every write of an unpacked shard fails as on a full disk."""
+    import errno
+
+    from training.data import stream
+
+    class Full:
+        def write(self, piece: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def opened(path: str, mode: str) -> Any:
+        if "w" not in mode:
+            return open(path, mode)
+        open(path, mode).close()
+        return Full()
+
+    stream.open = opened  # type: ignore[attr-defined]
+    return read(data, **changes)
+
+
 def _two_phases(data: Path, cache: Path) -> tuple[str, int]:
-    first = loader(data, cache=cache, num_workers=1)
+    limit = 1 << 30
+    first = loader(data, cache=cache, num_workers=1, cache_limit=limit)
     assert sum(1 for _ in first) == STEPS
     with pytest.raises(UserError) as error:
-        loader(data, cache=cache)
+        loader(data, cache=cache, cache_limit=limit)
     first.dataset.close()
-    return error.value.what, sum(1 for _ in loader(data, cache=cache, num_workers=1))
+    return error.value.what, sum(1 for _ in loader(data, cache=cache, num_workers=1, cache_limit=limit))
 
 
 def test_a_process_goes_on_to_another_phase(data: Path, tmp_path: Path) -> None:
@@ -316,16 +375,16 @@ def _arrange_large(folder: Path, total_steps: int) -> tuple[float, float, int]:
     from streaming.base.world import World
 
     from training.base.memory import peak_memory
-    from training.data.loader import MixtureSource, build_loader
+    from training.data.loader import MixtureDataset, MixtureSource
 
     before = time.process_time()  # not the wall's: other programs may be running
     names = sorted(path.name for path in folder.iterdir())
     sources = [MixtureSource(n, folder / n, str(folder / n), 1.0 + i) for i, n in enumerate(names)]
     sources = [MixtureSource(s.name, folder.parent / "cache" / s.name, s.remote, s.weight) for s in sources]
-    dataset = build_loader(
+    dataset = MixtureDataset(
         sources, seq_len=2048, seed=1, global_batch=2048, canonical_nodes=16, total_steps=total_steps,
-        virtual_epoch_samples=1 << 20,
-    ).dataset  # fmt: skip
+        virtual_epoch_samples=1 << 20, shards_needed=False,
+    )  # fmt: skip
     opened = time.process_time() - before
     before = time.process_time()
     epoch = dataset.plan.epochs * 3 // 5

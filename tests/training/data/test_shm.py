@@ -39,6 +39,7 @@ def _read(pipe: Any, environment: dict[str, str], stream: Path, cache: Path, wor
             total_steps=100_000,
             virtual_epoch_samples=64,
             num_workers=workers,
+            cache_limit=1 << 30,
         )
         for batch in made:
             pipe.send((made.dataset._shm_prefix_int, batch["sample_ids"].tolist()))
