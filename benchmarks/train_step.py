@@ -5,6 +5,10 @@ users type, `training/train.py`, on a build of random ids: our loader, Composer,
 it writes itself, after the first steps. One pass per optimiser step everywhere, as in the published runs, so that what
 a trainer way loses against its model way is what the trainer costs. Each way is a process of its own.
 
+On a CPU, where calls return when they are done, "own" is the trainer's own time per step, the median: what is left
+without the loader, forward, backward, clipping and the optimiser, all timed in the same steps. It is processor time of
+the main thread, which other work on the machine lengthens least.
+
 On a GPU this measures the size itself in bf16; on a CPU a scaled-down model on one thread (OMP_NUM_THREADS says
 another number), for relative figures and to keep the script from rotting.
 """
@@ -13,15 +17,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
+from unittest.mock import patch
 
 from benchmarks.common import arguments, show
 
@@ -60,6 +69,8 @@ class Figures:
     """Peak memory: of the device on a GPU, of the process on a CPU."""
     loss: float
     """Of the last step."""
+    own_ms: float | None = None
+    """Milliseconds of a step that are the trainer's own; only of a trainer on a CPU."""
 
 
 def main() -> None:
@@ -102,16 +113,27 @@ def main() -> None:
             figures = _measure(way)
             name = f"{cfg.name} {seq_len}: {way.name}"
             if figures is None:
-                rows.append((name, "out of memory", *[""] * 6))
+                rows.append((name, "out of memory", *[""] * 7))
                 continue
             rate = figures.tokens_per_s
             first = first or rate
             mfu = 100 * rate * flops_per_token(cfg, seq_len) / peak.flops
             wait = "" if figures.data_wait is None else 100 * figures.data_wait
-            rows.append((name, rate, mfu, wait, figures.first_step_s, figures.gb, figures.loss, rate / first))
+            own = "" if figures.own_ms is None else figures.own_ms
+            rows.append((name, rate, mfu, wait, own, figures.first_step_s, figures.gb, figures.loss, rate / first))
     show(
         f"Training steps{'' if on_gpu else ', scaled-down models'} (peak: {peak.note})",
-        ("size, sequence: way", "tokens/s", "MFU %", "data wait %", "first step, s", "GB", "last loss", "x first"),
+        (
+            "size, sequence: way",
+            "tokens/s",
+            "MFU %",
+            "data wait %",
+            "own, ms",
+            "first step, s",
+            "GB",
+            "last loss",
+            "x first",
+        ),
         rows,
         args.out,
     )
@@ -214,14 +236,62 @@ def trainer(way: Way) -> Figures:
         arguments = [str(part) for pair in given.items() for part in pair]
         flags = ["--compile"] * bool(way.compiled) + ["--scaled-down"] * (not on_gpu)
         # What the trainer prints is not ours to print: the last line of this process is its figures.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _own_time() as marks:
             train(arguments + flags)
         rows = read_metrics(folder / "run")
     assert len(rows) == steps
     seconds = sum(row["seconds"] for row in rows[WARM_UP:])
     waited = sum(row["seconds"] * row["data_wait"] for row in rows[WARM_UP:])
     rate = way.steps * way.batch * way.seq_len / seconds
-    return Figures(rate, waited / seconds, rows[0]["seconds"], _peak_memory(), rows[-1]["loss"])
+    own = None if on_gpu else 1e3 * median(after - before for before, after in pairwise(marks[-way.steps :]))
+    return Figures(rate, waited / seconds, rows[0]["seconds"], _peak_memory(), rows[-1]["loss"], own)
+
+
+@contextlib.contextmanager
+def _own_time() -> Iterator[list[float]]:
+    """Processor seconds that were the trainer's own so far, after each step of the optimiser."""
+    import torch
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+    from training.run.composer_model import TrainingModel
+
+    others, marks = 0.0, []
+
+    def timed(owner: Any, name: str) -> contextlib.AbstractContextManager[Any]:
+        call = getattr(owner, name)
+
+        @functools.wraps(call)
+        def around(*given: Any, **more: Any) -> Any:
+            nonlocal others
+            start = time.thread_time()
+            try:
+                return call(*given, **more)
+            finally:
+                others += time.thread_time() - start
+
+        return patch.object(owner, name, around)
+
+    step = torch.optim.AdamW.step
+
+    @functools.wraps(step)
+    def timed_step(self: Any, closure: Callable[[], Any] | None = None) -> Any:
+        # Composer has the whole step, forward to clipping, in the closure.
+        nonlocal others
+        loss = closure() if closure else None
+        start = time.thread_time()
+        step(self)
+        others += time.thread_time() - start
+        marks.append(time.thread_time() - others)
+        return loss
+
+    with (
+        timed(_BaseDataLoaderIter, "__next__"),
+        timed(TrainingModel, "forward"),
+        timed(torch.Tensor, "backward"),
+        timed(torch.nn.utils, "clip_grad_norm_"),
+        patch.object(torch.optim.AdamW, "step", timed_step),
+    ):
+        yield marks
 
 
 def _peak_memory() -> float:

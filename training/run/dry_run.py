@@ -13,7 +13,7 @@ from training.model.memory import fixed_bytes, largest_microbatch, needs_recompu
 from training.model.shapes import flops_per_token, parameter_count
 from training.run.optimizer import lr_factor
 from training.run.options import Options
-from training.run.peak import MEMORY, published
+from training.run.peak import memory_of, published
 from training.run.phases import Phase, PlannedPhase
 
 ASSUMED_MFU = 0.4
@@ -38,7 +38,7 @@ def report(options: Options, phases: Sequence[PlannedPhase]) -> str:
     lines += ["", f"processes ({PER_NODE} per node): {', '.join(map(str, worlds))}"]
     if count not in worlds:
         lines.append(f"  {count} is not among them: it cannot share every phase's global batch evenly")
-    capacity = next((size for known, size in MEMORY.items() if known.lower() in name.lower()), None)
+    capacity = memory_of(name)
     lines.append(f"on {count} x {name} ({options.parallel}), {flops / 1e12:.0f} TFLOP/s peak:")
     seconds = 0.0
     for phase in phases:

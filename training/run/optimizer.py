@@ -67,10 +67,19 @@ def build_optimizer(model: torch.nn.Module, settings: Optimizer, device: str) ->
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, settings: Optimizer) -> None:
-    """Write the recipe's hyperparameters over those that came with a loaded optimiser state, group by group."""
+    """Write the recipe's hyperparameters over those that came with a loaded optimiser state, group by group.
+
+    The choice of kernel is this device's again, not that of the device the state was saved on.
+    """
     for group in optimizer.param_groups:
+        group.update(optimizer.defaults)
         group.update(lr=settings.lr, betas=settings.betas, eps=settings.eps)
         group["weight_decay"] = settings.weight_decay if group["params"][0].ndim >= 2 else 0.0
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if state and group["fused"]:
+                # The fused kernel counts steps on the device; state of a loop over parameters counts on the CPU.
+                state["step"] = state["step"].to(parameter.device)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -45,12 +45,24 @@ COMPILE: dict[str, Any] = {"dynamic": False}
 trained on."""
 
 
+KNOWN_WARNINGS: tuple[tuple[type[Warning], str, str], ...] = (
+    (FutureWarning, "", r"(composer|torch\.distributed|torch\.cuda\.amp)(\.|$)"),
+    (UserWarning, "No device id is provided", r"torch\.distributed"),
+    (UserWarning, ".*using GPU .* as device used by this process is currently unknown", r"torch\.distributed"),
+)
+"""Category, message and module of what Composer and torch say of themselves, in every process, and no user can mend."""
+
+
+def quieten() -> None:
+    """Leave out KNOWN_WARNINGS, and nothing else that a library has to say."""
+    for category, message, module in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category, module=module)
+
+
 def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
     """Train `phases` until the last step, `--until` or a stop signal; raises UserError."""
     stop.listen()
-    # Known, harmless, and repeated by every process: Composer about its own imports, torch about gloo and DDP.
-    warnings.filterwarnings("ignore", category=UserWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quieten()
     device = "gpu" if torch.cuda.is_available() else "cpu"
     if world_size() > 1 or options.parallel == "fsdp2":
         dist.initialize_dist(device, DIST_SECONDS)
@@ -169,7 +181,7 @@ def _train(
     loader = phase_loader(options, phase)
     dataset: Any = loader.dataset
     arrangement = Arrangement(dataset)
-    peak = peak_of(torch.device(kind))
+    peak = peak_of(place)
     facts = StepFacts(
         phase=phase.index,
         recipe=phase.name,

@@ -66,6 +66,23 @@ def test_embeddings_and_matrices_decay_and_vectors_do_not() -> None:
         assert torch.allclose(value, before[name] * factor), name
 
 
+@pytest.mark.parametrize(("saved", "loaded"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_state_of_another_kind_of_device_brings_no_choice_of_kernel(saved: str, loaded: str) -> None:
+    """Fused on a GPU, torch's choice on a CPU, whatever the device that saved; both run on CPU tensors here."""
+    model = _model()
+    old, new = (build_optimizer(model, Optimizer(lr=0.5), device) for device in (saved, loaded))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    old.step()
+    new.load_state_dict(old.state_dict())
+    apply_settings(new, Optimizer(lr=0.1))
+    own = build_optimizer(_model(), Optimizer(lr=0.1), loaded).param_groups
+    for group, expected in zip(new.param_groups, own, strict=True):
+        assert {**group, "params": 0} == {**expected, "params": 0}
+    new.step()
+    assert {float(state["step"]) for state in new.state.values()} == {2.0}
+
+
 def test_settings_replace_those_of_a_loaded_state() -> None:
     old = build_optimizer(_model(), Optimizer(lr=0.5, betas=(0.5, 0.6)), "cpu")
     new = build_optimizer(_model(), Optimizer(lr=0.1, weight_decay=0.3), "cpu")
