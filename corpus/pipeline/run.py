@@ -200,7 +200,8 @@ def _execute(jobs_file: Path, tasks: int, workers: int, purpose: Purpose | None)
     from corpus.pipeline.steps import unit_pipeline
     from corpus.streams.finish import complete_stream, units_to_make
     from corpus.streams.plan import load_plan
-    from corpus.tokenization.engine import ReferenceEngine, load_engine, special_table
+    from corpus.tokenization.check import load_engine, special_table
+    from corpus.tokenization.engine import ReferenceEngine
 
     jobs = [Job(*job) for job in json.loads(jobs_file.read_bytes())]
     plans = [load_plan(Path(path)) for path in dict.fromkeys(job.plan for job in jobs)]

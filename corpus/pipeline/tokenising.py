@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from corpus.pipeline.unit_step import Numbered, UnitStep
 from corpus.streams.plan import SHOWN_CHARS, SHOWN_DOCUMENTS, SHOWN_UNITS
-from corpus.tokenization.engine import ReferenceEngine, compare, load_engine, special_table
+from corpus.tokenization.check import load_engine, special_table
+from corpus.tokenization.engine import ReferenceEngine, compare
 from corpus.tokenization.pack import with_boundaries
 
 BATCH_DOCUMENTS, BATCH_CHARS = 512, 2 << 20

@@ -14,7 +14,7 @@ def measured_rate() -> tuple[float, str]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from corpus.acquire.embedded import records
-    from corpus.tokenization.engine import choose_engine, load_engine
+    from corpus.tokenization.check import choose_engine, load_engine
 
     texts, size = [], 0
     for record in records("stdlib_code"):
@@ -31,7 +31,7 @@ def measured_rate() -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         model.save(str(path))
-        name, _ = choose_engine(path, None)
+        name = choose_engine(path, None).engine
         engine = load_engine(path, name)
         engine.encode_batch(texts[:20])
         started = time.perf_counter()

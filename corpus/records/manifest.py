@@ -10,7 +10,7 @@ from pydantic import Field
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, read_json, write_json
-from corpus.records.stream import Documents, EvaluationSet, Tokenizer
+from corpus.records.stream import DESCRIBED, Documents, EvaluationSet, Tokenizer
 
 MANIFEST_FILE = "manifest.json"
 
@@ -72,7 +72,7 @@ class Manifest(Strict):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything but `built` and what describes how the streams were made."""
-        described: Any = {"built": True, "sources": {"__all__": {"evaluations"}}}
+        described: Any = {"built": True, "sources": {"__all__": {"evaluations"}}, "tokenizer": set(DESCRIBED)}
         return fingerprint(self.model_dump(mode="json", exclude=described))
 
     def write(self, folder: Path) -> Path:

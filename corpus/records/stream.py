@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from corpus.base.config import Strict, parse
 from corpus.base.files import fingerprint, read_json
 
@@ -39,6 +41,10 @@ class Tokens(Strict):
     """Ids left over at the very end, less than one sample."""
 
 
+DESCRIBED = frozenset({"commit", "loses"})
+"""What a tokenizer's record says of it beyond what its sha256 stands for; part of no fingerprint."""
+
+
 class Tokenizer(Strict):
     """The tokenizer a stream was made with."""
 
@@ -51,6 +57,16 @@ class Tokenizer(Strict):
     eos_id: int | None = None
     path: str
     """Folder of tokenizer.json, relative to the data folder."""
+    commit: str | None = None
+    """Of the Hugging Face repository it was taken from; null for any other, and in records made before it was kept."""
+    loses: str | None = None
+    """A text of which it does not keep everything, where the recipe allows that; null for one that keeps all text."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records without these two keep the form, and so the fingerprint, that they had before there were any.
+        absent = {name for name in DESCRIBED if getattr(self, name) is None}
+        return {name: value for name, value in handler(self).items() if name not in absent}
 
 
 class EvaluationSet(Strict):
@@ -124,7 +140,7 @@ class StreamRecord(Strict):
         """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
         described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations"}
         facts = self.model_dump(mode="json", exclude=described)
-        facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in ("name", "path")}
+        facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in {"name", "path"} | DESCRIBED}
         return fingerprint(facts)
 
 

@@ -15,8 +15,9 @@ from corpus.recipe.shares import draws
 from corpus.records.stream import Tokenizer
 from corpus.streams.inputs import all_origins, source_inputs, with_evaluations_fetched
 from corpus.streams.plan import StreamPlan
-from corpus.tokenization.engine import choose_engine
+from corpus.tokenization.check import choose_engine
 from corpus.tokenization.resolve import resolve_tokenizer
+from corpus.tokenization.specs import shown
 
 
 def plan_streams(
@@ -37,9 +38,13 @@ def plan_streams(
     cleaning = [with_evaluations_fetched(step, listings, config, data, say) for step in cleaning]
     inputs = {name: source_inputs(name, source, listings, config, data, say) for name, source in needed.items()}
     tokenizer = resolve_tokenizer(recipe.tokenizer, recipe.boundary, recipe.name, inputs, config, data, say)
-    chosen, note = choose_engine(data / tokenizer.path / "tokenizer.json", engine)
-    if note:
-        say(f"note: {note}; using {chosen}, which gives the same ids more slowly")
+    allow_lossy = getattr(recipe.tokenizer, "allow_lossy", False)
+    chosen, notes, lost = choose_engine(
+        data / tokenizer.path / "tokenizer.json", engine, allow_lossy=allow_lossy, name=shown(recipe.tokenizer)
+    )
+    tokenizer = tokenizer.model_copy(update={"loses": lost})
+    for note in notes:
+        say(f"note: {note}")
     samples = recipe.phase_tokens(max_tokens) // recipe.seq_len
     drawn = draws({name: entry.weight for name, entry in recipe.mixture.items()}, samples)
     plans = {}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from corpus.base.errors import UserError
-from corpus.base.files import atomic_write
 
 LlamaName = Literal["llama3", "llama4"]
 PACKAGE = "llama-models"
@@ -111,8 +110,8 @@ def find_llama_model(name: LlamaName) -> tuple[Path, str]:
     return path, package.version
 
 
-def convert_llama(name: LlamaName, out: Path) -> LlamaFacts:
-    """Write the tokenizer as ``out`` (a tokenizer.json), complete or not at all.
+def read_llama(name: LlamaName) -> tuple[str, LlamaFacts]:
+    """The tokenizer as the text of a tokenizer.json, and its facts.
 
     Ids are those of the package's own tokenizer; no post-processor adds any. Special tokens are `added_tokens`.
     Raises UserError when the package is missing or its file is not what it should be.
@@ -121,10 +120,8 @@ def convert_llama(name: LlamaName, out: Path) -> LlamaFacts:
     kind = _KINDS[name]
     ranks = _read_ranks(path, kind.vocab_size - kind.special_count)
     special = special_tokens(name)
-    with atomic_write(out) as stream:
-        stream.write(json.dumps(_tokenizer(ranks, special, kind.split), ensure_ascii=False).encode())
-    bos, eos = special[0], special[1]
-    return LlamaFacts(bos, len(ranks), eos, len(ranks) + 1, kind.vocab_size, version)
+    text = json.dumps(_tokenizer(ranks, special, kind.split), ensure_ascii=False)
+    return text, LlamaFacts(special[0], len(ranks), special[1], len(ranks) + 1, kind.vocab_size, version)
 
 
 def special_tokens(name: LlamaName) -> list[str]:

@@ -14,7 +14,7 @@ from corpus.base.errors import UserError
 from corpus.base.files import read_json
 from corpus.recipe.model import Recipe
 from corpus.records.manifest import Manifest
-from corpus.tokenization.engine import without_special_tokens
+from corpus.tokenization.plain import plain_tokenizer
 from training.model.decoder import MobileLM
 from training.model.shapes import model_config
 from training.run import checkpoint
@@ -31,7 +31,7 @@ class RunTokenizer:
 
         try:
             text = path.read_text(encoding="utf-8")
-            self._encoder, self._decoder = Tokenizer.from_str(without_special_tokens(text)), Tokenizer.from_str(text)
+            self._encoder, self._decoder = Tokenizer.from_str(plain_tokenizer(text)), Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"is not a readable tokenizer.json: {error}", where=str(path)) from None
 

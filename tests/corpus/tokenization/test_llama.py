@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from corpus.base.errors import UserError
-from corpus.tokenization.engine import TRICKY, FastEngine, ReferenceEngine
-from corpus.tokenization.llama import LlamaFacts, LlamaName, convert_llama, find_llama_model
+from corpus.tokenization.engine import FastEngine, ReferenceEngine
+from corpus.tokenization.llama import LlamaFacts, LlamaName, find_llama_model, read_llama
+from corpus.tokenization.probes import TRICKY
 
 EXPECTED = {"llama3": (128_000, 128_256), "llama4": (200_000, 202_048)}
 
@@ -30,8 +31,9 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     package = pytest.importorskip(
         f"llama_models.{request.param}.tokenizer", reason="llama-models holds the vocabularies"
     )
-    out = tmp_path_factory.mktemp("llama") / "nested" / "tokenizer.json"
-    facts = convert_llama(request.param, out)
+    out = tmp_path_factory.mktemp("llama") / "tokenizer.json"
+    text, facts = read_llama(request.param)
+    out.write_text(text, encoding="utf-8")
     return package.Tokenizer.get_instance(), out, facts
 
 
@@ -119,14 +121,13 @@ def test_loads_as_it_is_adds_no_ids_and_decodes(converted: tuple[Any, Path, Llam
 
 
 @pytest.mark.parametrize("name", ["llama3", "llama4"])
-def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: LlamaName) -> None:
+def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch, name: LlamaName) -> None:
     def absent(package: str) -> None:
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     with pytest.raises(UserError, match="pip install llama-models"):
-        convert_llama(name, tmp_path / "tokenizer.json")
-    assert list(tmp_path.iterdir()) == []
+        read_llama(name)
 
 
 class _Package:
@@ -157,8 +158,7 @@ def test_a_package_with_another_file_is_refused(
         (tmp_path / "llama_models/llama3").mkdir(parents=True)
         (tmp_path / "llama_models/llama3/tokenizer.model").write_bytes(content)
     with pytest.raises(UserError, match=says):
-        convert_llama("llama3", tmp_path / "tokenizer.json")
-    assert not (tmp_path / "tokenizer.json").exists()
+        read_llama("llama3")
 
 
 def test_the_package_is_not_imported() -> None:
