@@ -102,6 +102,21 @@ def write_json(path: Path, data: Any) -> None:
         stream.write(_utf8(text))
 
 
+def write_json_rows(path: Path, data: dict[str, Any], key: str, rows: Iterable[Any]) -> None:
+    """Write ``data`` as pretty JSON, atomically, with ``rows`` under ``key``: one row a line, and never all in memory.
+
+    A stream has hundreds of thousands of rows: the pretty printer takes minutes for them, and gigabytes.
+    """
+    pretty = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    head = pretty.removesuffix("\n}") + "," if data else "{"
+    with atomic_write(path) as stream:
+        stream.write(_utf8(f"{head}\n  {json.dumps(key)}: ["))
+        for number, row in enumerate(rows):
+            stream.write(b",\n    " if number else b"\n    ")
+            stream.write(_utf8(json.dumps(row, separators=(",", ":"), ensure_ascii=False, allow_nan=False)))
+        stream.write(b"\n  ]\n}\n")
+
+
 INDEX_FILE = "index.json"
 """In a folder of MDS shards: the name, size and hash of each."""
 

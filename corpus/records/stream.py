@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +136,7 @@ class StreamRecord(Strict):
     """Of index.json, which holds the hash of every shard."""
     units: list[UnitRecord]
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
         described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations"}

@@ -23,7 +23,7 @@ from corpus.base.files import (
     read_json,
     sha256_file,
     shard_parts,
-    write_json,
+    write_json_rows,
 )
 from corpus.cleaning.decontamination.coverage import coverage
 from corpus.documents.units import Unit
@@ -87,7 +87,7 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
             where=f"source '{plan.source_name}'",
             fix="Check its files and the cleaning steps, use a shorter seq_len, or leave it out of the mixture.",
         )
-    write_json(plan.folder / INDEX_FILE, {"version": 2, "shards": entries})
+    write_json_rows(plan.folder / INDEX_FILE, {"version": 2}, "shards", entries)
     record = _record(plan, units, tail_tokens, shards, entries)
     kept = {f"{unit.unit:06d}" for unit in units}
     for folder in list((plan.folder / "units").iterdir()):
@@ -98,7 +98,8 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
         with contextlib.suppress(OSError):
             attempt.rmdir()
     fsync_dir(plan.folder)
-    write_json(plan.folder / STREAM_FILE, record.model_dump(mode="json"))
+    facts = record.model_dump(mode="json", exclude={"units"})
+    write_json_rows(plan.folder / STREAM_FILE, facts, "units", (unit.model_dump(mode="json") for unit in units))
     return record
 
 
