@@ -49,7 +49,8 @@ def measure(units: int) -> dict[str, Any]:
     from corpus.catalogue.models import Source
     from corpus.documents.adapters import FieldAdapter
     from corpus.records.stream import Tokenizer, load_stream
-    from corpus.streams.finish import complete_stream, units_to_make
+    from corpus.streams.finish import complete_stream
+    from corpus.streams.made import units_to_make
     from corpus.streams.plan import StreamPlan, load_plan
 
     row: dict[str, Any] = {"units": units, "shards": units * SHARDS}
@@ -77,7 +78,7 @@ def measure(units: int) -> dict[str, Any]:
         saved = timed("save plan s", lambda: plan.save(data))
         timed("load plan s", lambda: len(load_plan(saved).units))
         timed("write units (not ours) s", lambda: _write_units(plan))
-        timed("what is missing s", lambda: units_to_make(plan, 0))
+        timed("what is missing s", lambda: units_to_make(plan))
         record = timed("complete stream s", lambda: complete_stream(plan))
         timed("fingerprint s", lambda: record.fingerprint)
         assert timed("read record s", lambda: load_stream(plan.folder)).samples == units * SHARDS

@@ -177,6 +177,26 @@ def open_at(url: str, headers: dict[str, str], where: str, offset: int, validato
         yield Body(start, total, _strong_etag(response) or _old_date(response), chunks)
 
 
+class NoRanges(Exception):
+    """The server sends whole files only."""
+
+
+def read_range(
+    url: str, headers: dict[str, str], where: str, start: int, stop: int
+) -> tuple[bytes, int | None, str | None]:
+    """(bytes from ``start`` to before ``stop``, bytes of the whole file, strong ETag); all or Retry."""
+    with request("GET", url, {**headers, "Range": f"bytes={start}-{stop - 1}"}, where) as response:
+        if response.status_code == 200:
+            raise NoRanges
+        first, total = _range(response)
+        if response.status_code == 416 or first != start:
+            raise Retry("the server answered with another range than asked for")
+        data = b"".join(response.raw.stream(CHUNK, decode_content=False))
+        if len(data) != stop - start:
+            raise Retry("the connection was cut")
+        return data, total, _strong_etag(response)
+
+
 def _length(response: requests.Response) -> int | None:
     value = response.headers.get("Content-Length", "")
     return int(value) if value.isdigit() else None

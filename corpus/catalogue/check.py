@@ -28,4 +28,5 @@ def check_source(source: Source, base_dir: Path, mirror: Path | None = None) -> 
         bytes=sum(result.bytes for result in results),
         problem=None if bad is None else f"{of[bad]}{results[bad].problem}",
         fix=None if bad is None else results[bad].fix,
+        listing=results[0].listing if len(results) == 1 else None,
     )

@@ -9,9 +9,9 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from corpus.acquire.ranges import Readable
 from corpus.base.errors import UserError
 from corpus.documents.stand_ins import refuse_stand_in
 
@@ -59,14 +59,14 @@ def reading(name: str) -> Iterator[None]:
         ) from None
 
 
-def open_decompressed(path: Path, name: str) -> BinaryIO:
+def open_decompressed(path: Readable, name: str) -> BinaryIO:
     """Open a file for reading, decompressing by the ending of ``name``; refuses a pointer that stands for a file.
 
     Reading it may raise what :func:`reading` turns into words.
     """
     refuse_stand_in(path, name)
     if name.endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BinaryIO, gzip.open(path.open("rb")))
     if name.endswith((".zst", ".zstd")):
         return io.BufferedReader(_ZstdFile(path, name))
     if name.endswith(".bz2"):
@@ -79,7 +79,7 @@ def open_decompressed(path: Path, name: str) -> BinaryIO:
 class _File(io.RawIOBase):
     """The base of files decompressed here."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Readable) -> None:
         self._file = path.open("rb")
 
     def readable(self) -> bool:
@@ -95,7 +95,7 @@ class _File(io.RawIOBase):
 class _StreamsFile(_File):
     """bz2 or xz streams end to end. The library's own readers take a later stream that is damaged for the end."""
 
-    def __init__(self, path: Path, decompressor: Callable[[], Decompressor], padding: int) -> None:
+    def __init__(self, path: Readable, decompressor: Callable[[], Decompressor], padding: int) -> None:
         super().__init__(path)
         self._new = decompressor
         self._padding = padding
@@ -143,7 +143,7 @@ class _StreamsFile(_File):
 class _ZstdFile(_File):
     """A zstd stream of one or more frames that, unlike the library's reader, refuses a file cut off mid-frame."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Readable, name: str) -> None:
         import zstandard
 
         super().__init__(path)

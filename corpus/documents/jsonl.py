@@ -8,23 +8,26 @@ from typing import BinaryIO
 
 import orjson
 
+from corpus.acquire.ranges import Readable
 from corpus.documents.compression import open_decompressed
 from corpus.documents.record import INVALID_UTF8, MAX_RECORD_BYTES, BadRecord, Item
-from corpus.documents.sniff import HEAD, refuse_other_lines
+from corpus.documents.sniff import HEAD, REMOTE_HEAD, refuse_other_lines
 from corpus.documents.units import WHOLE
 
 BLOCK = 4 << 20
 
 
-def _blocks(stream: BinaryIO, head: bytes) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, head: bytes, at_once: int) -> Iterator[bytes]:
     """What was read already, and then the rest of the file."""
     for at in range(0, len(head), BLOCK):
         yield head[at : at + BLOCK]
-    while block := stream.read(BLOCK):
+    while block := stream.read(at_once):
         yield block
 
 
-def _lines(stream: BinaryIO, head: bytes, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+def _lines(
+    stream: BinaryIO, head: bytes, start: int, end: int, at_once: int = BLOCK
+) -> Iterator[tuple[int, bytes | None]]:
     """(byte offset, line) for each line that starts in [start, end); None for a line beyond MAX_RECORD_BYTES.
 
     ``head`` is what was read of the file already.
@@ -37,7 +40,7 @@ def _lines(stream: BinaryIO, head: bytes, start: int, end: int) -> Iterator[tupl
     carry = b""
     skipping = bool(start)  # the line in progress at `start` belongs to the range before
     too_large, too_large_bytes = False, 0
-    for block in _blocks(stream, head):
+    for block in _blocks(stream, head, at_once):
         parts = block.split(b"\n")
         for part in parts[:-1]:
             length = len(carry) + len(part) + 1
@@ -71,12 +74,14 @@ def _lines(stream: BinaryIO, head: bytes, start: int, end: int) -> Iterator[tupl
         yield offset, carry
 
 
-def jsonl_records(path: Path, name: str, start: int, end: int) -> Iterator[Item]:
+def jsonl_records(path: Readable, name: str, start: int, end: int) -> Iterator[Item]:
     """The records whose line starts in [start, end)."""
     with open_decompressed(path, name) as stream:
-        head = stream.read(HEAD)
-        refuse_other_lines(head, len(head) < HEAD, name)
-        for offset, line in _lines(stream, head, start, end):
+        # From afar every byte of it is fetched beside the range asked for.
+        look, at_once = (HEAD, BLOCK) if isinstance(path, Path) else (REMOTE_HEAD, REMOTE_HEAD)
+        head = stream.read(look)
+        refuse_other_lines(head, len(head) < look, name)
+        for offset, line in _lines(stream, head, start, end, at_once):
             if line is None:
                 yield f"{offset}", BadRecord("too_large")
                 continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Literal
 
+from corpus.acquire.ranges import Readable
 from corpus.documents.compression import reading
 from corpus.documents.jsonl import jsonl_records
 from corpus.documents.parquet import parquet_records
@@ -14,7 +14,7 @@ from corpus.documents.text import text_records
 
 
 def read_piece(
-    path: Path,
+    path: Readable,
     name: str,
     file_format: Literal["jsonl", "parquet", "text"],
     start: int,

@@ -11,6 +11,8 @@ from corpus.base.errors import UserError
 
 HEAD = 1 << 20
 """Bytes of the beginning that are looked at."""
+REMOTE_HEAD = 64 << 10
+"""The same of a file that is read from afar in ranges."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PACKED = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 """First bytes of what is decompressed under its ending."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from corpus.acquire.ranges import Readable
 from corpus.base.errors import UserError
 
 LARGEST = 1024
@@ -17,7 +17,7 @@ _ANNEX = re.compile(rb"(?:(?:\.\.[/\\])*\.git)?[/\\]annex[/\\]objects[/\\]\S*[A-
 """A pointer file, or the target of a link where links are not supported."""
 
 
-def refuse_stand_in(path: Path, name: str) -> None:
+def refuse_stand_in(path: Readable, name: str) -> None:
     """Raise UserError naming the file when it is a pointer: what the true file holds is unknown.
 
     The whole file must be one; a document that quotes a pointer is none.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from corpus.acquire.ranges import Readable
 from corpus.documents.compression import open_decompressed
 from corpus.documents.record import INVALID_UTF8, MAX_RECORD_BYTES, BadRecord, Item
 from corpus.documents.sniff import HEAD, is_utf16, refuse_binary
 
 
-def text_records(path: Path, name: str) -> Iterator[Item]:
+def text_records(path: Readable, name: str) -> Iterator[Item]:
     """The one record of the file, its text."""
     with open_decompressed(path, name) as stream:
         data = stream.read(MAX_RECORD_BYTES + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from dataclasses import dataclass
 
@@ -48,13 +47,10 @@ def splittable(file: SourceFile, file_format: str) -> bool:
     return file_format == "jsonl" and not file.name.endswith(COMPRESSED)
 
 
-def plan_units(
-    files: list[SourceFile], file_format: str, unit_bytes: int, sample_seed: int | None = None
-) -> list[Unit]:
+def plan_units(files: list[SourceFile], file_format: str, unit_bytes: int) -> list[Unit]:
     """Slice files (in name order) into units of about ``unit_bytes`` stored bytes, fewer where they are compressed.
 
-    The plan depends on names and sizes only, never on workers. With ``sample_seed`` the units are put into a seeded
-    order, so that a build of the first few is a fair sample of the source.
+    The plan depends on names and sizes only, never on workers.
     """
     groups: list[list[Piece]] = []
     open_group: list[Piece] = []
@@ -75,12 +71,5 @@ def plan_units(
         open_bytes += size if file.size is not None else unit_bytes
     if open_group:
         groups.append(open_group)
-    if sample_seed is None:
-        groups.sort(key=lambda pieces: (pieces[0].file, pieces[0].start))
-    else:
-        groups.sort(key=lambda pieces: _seeded(sample_seed, pieces[0]))
+    groups.sort(key=lambda pieces: (pieces[0].file, pieces[0].start))
     return [Unit(index, tuple(pieces)) for index, pieces in enumerate(groups)]
-
-
-def _seeded(seed: int, piece: Piece) -> bytes:
-    return hashlib.sha256(f"{seed}/{piece.file}/{piece.start}".encode()).digest()

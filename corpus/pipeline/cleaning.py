@@ -24,6 +24,8 @@ from corpus.streams.plan import StreamPlan
 
 CLEAN_DOCUMENTS = 64
 """Documents that go through the cleaning steps together."""
+CLEAN_SAMPLED = 4
+"""The same in a sample, which takes a little of each unit and must not overshoot."""
 
 
 class Clean(UnitStep):
@@ -49,7 +51,8 @@ class Clean(UnitStep):
             return
         verdicts = Verdicts()
         with _Removed(plan, unit if self.until is None else None) as removed:
-            while batch := list(itertools.islice(numbered, CLEAN_DOCUMENTS)):
+            together = CLEAN_DOCUMENTS if plan.sample is None else CLEAN_SAMPLED
+            while batch := list(itertools.islice(numbered, together)):
                 for position, name, step in steps:
                     before = [entry.document.text for entry in batch]
                     kept = []

@@ -18,8 +18,9 @@ from corpus.pipeline.options import Options
 from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
 from corpus.records.stream import StreamRecord, load_stream
-from corpus.streams.finish import TornUnits, complete_stream, finished_units, unit_bytes, units_to_make
+from corpus.streams.finish import TornUnits, complete_stream, unit_bytes
 from corpus.streams.lock import stream_lock
+from corpus.streams.made import finished_units, is_short, units_to_make
 from corpus.streams.plan import StreamPlan
 
 
@@ -120,7 +121,9 @@ def _make_units(
         what = "" if purpose is None else f" for {recipe.cleaning[purpose.step].step}"
         place = f" on {options.cluster.kind}" if options.cluster else ""
         say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
-        order = [(index_of[job.plan], piece) for job in jobs for piece in _files_of(plans[index_of[job.plan]], job)]
+        # A sample fetches little of most files, each worker what it needs.
+        ahead = [job for job in jobs if purpose is not None or plans[index_of[job.plan]].sample is None]
+        order = [(index_of[job.plan], piece) for job in ahead for piece in _files_of(plans[index_of[job.plan]], job)]
         sources = {name: plan.source for name, plan in plans.items()}
         listings = {name: plan.listing for name, plan in plans.items()}
         config = next(iter(plans.values())).acquire
@@ -134,12 +137,14 @@ def _make_units(
 
     if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
         run_comparisons(plans, saved, compare)
-    while jobs := [
-        Job(saved[name], unit.index)
-        for name, plan in wanted.items()
-        if not plan.is_complete()
-        for unit in units_to_make(plan, options.workers)
-    ]:
+    while True:
+        open_plans = {name: plan for name, plan in wanted.items() if not plan.is_complete()}
+        for plan in open_plans.values():
+            if is_short(plan):
+                plan.raise_unit_cap()
+        jobs = [Job(saved[name], unit.index) for name, plan in open_plans.items() for unit in units_to_make(plan)]
+        if not jobs:
+            return
         run(jobs)
 
 

@@ -198,7 +198,8 @@ def _execute(jobs_file: Path, tasks: int, workers: int, purpose: Purpose | None)
         # Pool workers that have not begun a unit yet would otherwise wait for ever for a dead executor.
         os.register_at_fork(after_in_child=functools.partial(die_with_parent, os.getpid()))
     from corpus.pipeline.steps import unit_pipeline
-    from corpus.streams.finish import complete_stream, units_to_make
+    from corpus.streams.finish import complete_stream
+    from corpus.streams.made import is_short, units_to_make
     from corpus.streams.plan import load_plan
     from corpus.tokenization.check import load_engine, special_table
     from corpus.tokenization.engine import ReferenceEngine
@@ -219,7 +220,7 @@ def _execute(jobs_file: Path, tasks: int, workers: int, purpose: Purpose | None)
     if purpose is not None:
         return
     for plan in plans:
-        if not plan.is_complete() and not units_to_make(plan, 0):
+        if not plan.is_complete() and not units_to_make(plan) and not is_short(plan):
             with contextlib.suppress(UserError):  # the parent meets the same error, and reports it
                 complete_stream(plan)
 

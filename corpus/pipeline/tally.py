@@ -28,7 +28,9 @@ class Tally:
         self.hits: list[dict[str, Any]] = []
         """Documents dropped as contaminated: {id, hits}."""
         self.full = False
-        """Set when the token limit is reached: the reader stops."""
+        """Set when a sample has what it takes of the unit: the reader stops."""
+        self.ended = False
+        """Set when the unit was read to its end."""
         self._published = 0.0
 
     def publish(self, path: Path, every: float = 0.5) -> None:

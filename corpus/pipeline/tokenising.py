@@ -34,7 +34,11 @@ class Tokenize(UnitStep):
         is_special = special_table(plan.tokenizer_json, plan.tokenizer.vocab_size)
         lowest_special = int(np.argmax(is_special)) if is_special.any() else len(is_special)
         tally, tokenizer = self.tally, plan.tokenizer
-        for texts, names, checked in _batches((entry.document for entry in data), plan.engine != ReferenceEngine.name):
+        cap = None if plan.sample is None else plan.unit_cap()
+        # A sample of many units takes little of each, so it must not overshoot by a batch.
+        chars = BATCH_CHARS if cap is None else min(BATCH_CHARS, cap)
+        documents = (entry.document for entry in data)
+        for texts, names, checked in _batches(documents, plan.engine != ReferenceEngine.name, chars):
             ids, lengths = engine.encode_batch(texts)
             if checked:
                 reference = load_engine(plan.tokenizer_json, ReferenceEngine.name)
@@ -50,6 +54,7 @@ class Tokenize(UnitStep):
             tally.lengths.update(_bit_lengths(lengths))
             packed = with_boundaries(ids, lengths, plan.boundary, tokenizer.bos_id, tokenizer.eos_id)
             tally.boundary_tokens += len(packed) - len(ids)
+            tally.full = cap is not None and tally.text_tokens + tally.boundary_tokens >= cap
             grown = lengths + (len(packed) - len(ids)) // len(texts)
             tally.places.append((names, grown))
             if unit.index < SHOWN_UNITS and not tally.shown:
@@ -58,8 +63,10 @@ class Tokenize(UnitStep):
             yield packed
 
 
-def _batches(data: Iterator[Document], check: bool) -> Iterator[tuple[list[str], list[str], list[int]]]:
-    """(texts, their names, which of them to prove) per batch."""
+def _batches(
+    data: Iterator[Document], check: bool, most_chars: int
+) -> Iterator[tuple[list[str], list[str], list[int]]]:
+    """(texts, their names, which of them to prove) per batch of ``most_chars`` or a document more."""
     texts: list[str] = []
     names: list[str] = []
     checked: list[int] = []
@@ -71,7 +78,7 @@ def _batches(data: Iterator[Document], check: bool) -> Iterator[tuple[list[str],
         texts.append(document.text)
         names.append(document.id)
         chars += len(document.text)
-        if len(texts) >= BATCH_DOCUMENTS or chars >= BATCH_CHARS:
+        if len(texts) >= BATCH_DOCUMENTS or chars >= most_chars:
             yield texts, names, checked
             texts, names, checked, chars = [], [], [], 0
     if texts:

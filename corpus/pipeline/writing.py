@@ -17,6 +17,7 @@ from corpus.documents.units import Unit
 from corpus.pipeline.attempts import work_folder
 from corpus.pipeline.unit_step import UnitStep, unit_work
 from corpus.records.stream import Documents, Tokens, UnitRecord
+from corpus.streams.made import is_made
 from corpus.streams.mds import ShardWriter
 from corpus.streams.places import packed_places
 from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
@@ -41,8 +42,8 @@ class WriteShards(UnitStep):
                 beside.mkdir(parents=True, exist_ok=True)
                 self._write(plan, unit, data, beside)
                 final = plan.unit_folder(unit)
-                if final.is_dir() and not (final / UNIT_FILE).is_file():
-                    discard_dir(final)  # it lost its record since
+                if final.is_dir() and not is_made(plan, unit):
+                    discard_dir(final)  # it lost its record since, or a sample needs more of it
                 publish_dir(beside, final)
             finally:
                 # Before a failure is reported: on a full disk the report needs the room.
@@ -55,8 +56,6 @@ class WriteShards(UnitStep):
                 rows = packer.add(ids)
                 writer.write(rows)
                 tally.samples += len(rows)
-                if plan.token_limit is not None and tally.samples * packer.row >= plan.token_limit:
-                    tally.full = True
         (folder / TAIL_FILE).write_bytes(packer.tail.astype("<u4").tobytes())
         record = UnitRecord(
             unit=unit.index,
@@ -72,7 +71,7 @@ class WriteShards(UnitStep):
             ),
             samples=tally.samples,
             lengths={str(bits): count for bits, count in sorted(tally.lengths.items())},
-            complete=not tally.full,
+            complete=tally.ended,
         )  # fmt: skip
         assert record.documents.read == record.documents.kept + sum(record.documents.dropped.values())
         assert record.tokens.text + record.tokens.boundary == record.tokens.written + record.tokens.remainder

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corpus.acquire import Listing
 from corpus.base.errors import UserError
 from corpus.catalogue.load import find_source, stand_ins
 from corpus.catalogue.models import Source
+from corpus.documents.formats import format_of
+from corpus.documents.sampling import PACKED, SPREAD, planned_bytes, read_bytes, sample_units, window
+from corpus.documents.units import WHOLE, Piece
 from corpus.recipe.model import Recipe
 from corpus.recipe.published import published_counts
-from corpus.recipe.shares import draws, exact_shares
+from corpus.recipe.shares import draws, exact_shares, token_limit
 
 STORED_BYTES_PER_TOKEN = 1.4
 """Bytes of a compressed MDS shard per token, measured with Llama 3's ids: from 1.05 (LaTeX, code) to 1.4 (prose)."""
-PACKED = 0.4
-"""Size of compressed upstream files (parquet, gzip, zstd) as a share of their text, where no size is published."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SourceEstimate:
     gate: str | None
     stand_ins: list[str]
     estimated: list[str]
+    limit: int | None = None
+    """Ids that a scaled-down build takes of the source; None when it takes all."""
     problem: str | None = None
     """Why it cannot be read now; only known with --online."""
 
@@ -96,7 +100,8 @@ def make_estimate(
         source = find_source(entry.source, recipe.sources)
         needs = _source_estimate(
             recipe, entry.source, source, weight=float(shares[name]), asked=entry.weight,
-            drawn=drawn[name] * recipe.seq_len, max_epochs=entry.max_epochs, scaled=max_tokens is not None,
+            drawn=drawn[name] * recipe.seq_len, max_epochs=entry.max_epochs,
+            limit=None if max_tokens is None else token_limit(drawn[name], recipe.seq_len),
         )  # fmt: skip
         # On a figure of ours this only warns; the build, which counts, refuses.
         if needs.too_often and needs.epochs and entry.max_epochs and "tokens_available" not in needs.estimated:
@@ -121,7 +126,7 @@ def make_estimate(
 
 def _source_estimate(
     recipe: Recipe, name: str, source: Source, *, weight: float, asked: float, drawn: int, max_epochs: float | None,
-    scaled: bool,
+    limit: int | None,
 ) -> SourceEstimate:  # fmt: skip
     estimated = []
     _, tokens, _ = published_counts(source, recipe.phase)
@@ -134,7 +139,12 @@ def _source_estimate(
     elif download is None and tokens is not None:
         download = int(tokens * source.approx_bytes_per_token * (PACKED if _packed(source) else 1.0))
         estimated.append("download_bytes")
-    used = min(1.0, drawn / tokens) if scaled and tokens else 1.0
+    used = min(1.0, drawn / tokens) if limit is not None and tokens else 1.0
+    if limit is not None and download:
+        least = _sample_bytes(source, limit)
+        download = download if least is None else min(download, least)
+        if "download_bytes" not in estimated:
+            estimated.append("download_bytes")
     text = None if tokens is None else int(tokens * source.approx_bytes_per_token * used)
     return SourceEstimate(
         source=name,
@@ -146,7 +156,7 @@ def _source_estimate(
         epochs=drawn / tokens if tokens else None,
         max_epochs=max_epochs,
         used=used,
-        download_bytes=None if download is None else int(download * used),
+        download_bytes=download,
         store_bytes=None if tokens is None else int(tokens * used * STORED_BYTES_PER_TOKEN),
         text_bytes=text,
         licence=source.licence,
@@ -154,7 +164,21 @@ def _source_estimate(
         gate=source.gate,
         stand_ins=stand_ins(name),
         estimated=estimated,
+        limit=limit,
     )
+
+
+def _sample_bytes(source: Source, limit: int) -> int | None:
+    """Bytes that a sample of a source of many large files fetches; None where it fetches all.
+
+    Only the servers tell the sizes of files: --online counts those.
+    """
+    if source.prepare is not None or source.origin.kind not in ("hub", "urls"):
+        return None
+    name = "file.gz" if _packed(source) else "file"
+    ahead = window(-(-limit // SPREAD), name, source.format, source.approx_bytes_per_token)
+    part = read_bytes(Piece(name, 1 << 59, WHOLE), 1 << 60, source.format, ahead)
+    return None if part is None else SPREAD * part
 
 
 def _packed(source: Source) -> bool:
@@ -177,12 +201,28 @@ def add_online(estimate: Estimate, recipe: Recipe, base_dir: Path) -> Estimate:
 
     sources = {}
     for name, entry in estimate.sources.items():
-        result = check_source(find_source(entry.source, recipe.sources), base_dir)
-        size = int(result.bytes * entry.used) if result.bytes else entry.download_bytes
+        source = find_source(entry.source, recipe.sources)
+        result = check_source(source, base_dir)
+        size = result.bytes or entry.download_bytes
+        if entry.limit is not None and result.listing is not None:
+            size = _listed_bytes(source, result.listing, recipe, entry.limit)
         problem = f"{result.problem}. {result.fix or ''}".strip() if result.problem else None
         left = [field for field in entry.estimated if field != "download_bytes" or not result.bytes]
         sources[name] = dataclasses.replace(entry, download_bytes=size, problem=problem, estimated=left)
     return dataclasses.replace(estimate, sources=sources)
+
+
+def _listed_bytes(source: Source, listing: Listing, recipe: Recipe, limit: int) -> int:
+    """Bytes that the build will fetch to take ``limit`` ids of a source."""
+    if source.origin.kind in ("embedded", "files"):
+        return 0
+    per_token = source.approx_bytes_per_token
+    file_format = format_of([file.name for file in listing.files], source.given_format(), f"source '{source.title}'")
+    sample = sample_units(
+        listing.files, file_format, unit_bytes=recipe.unit_bytes, seed=recipe.seed, limit=limit,
+        row=recipe.seq_len + 1, bytes_per_token=per_token,
+    )  # fmt: skip
+    return planned_bytes(sample, listing.files)
 
 
 def estimate_json(estimate: Estimate) -> dict[str, Any]:

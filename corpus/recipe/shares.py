@@ -22,3 +22,8 @@ def draws(weights: Mapping[str, float], samples: int) -> dict[str, int]:
     for name in by_remainder[:left]:
         whole[name] += 1
     return whole
+
+
+def token_limit(samples: int, seq_len: int) -> int:
+    """Ids that a scaled-down build takes of a source of which ``samples`` are drawn."""
+    return max(1, samples) * (seq_len + 1)

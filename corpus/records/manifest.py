@@ -10,7 +10,7 @@ from pydantic import Field
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, read_json, write_json
-from corpus.records.stream import DESCRIBED, Documents, EvaluationSet, Tokenizer
+from corpus.records.stream import DESCRIBED, Documents, EvaluationSet, Sampled, Tokenizer
 
 MANIFEST_FILE = "manifest.json"
 
@@ -28,6 +28,8 @@ class ManifestSource(Strict):
     documents: Documents
     evaluations: list[EvaluationSet] = []
     """What decontamination could see, file by file of its evaluation sets; not part of the fingerprint."""
+    sampled: Sampled | None = None
+    """What was read of the source, where --max-tokens let it be a part; not part of the fingerprint."""
     tokens: int
     """Ids stored in the stream."""
     samples: int
@@ -72,7 +74,8 @@ class Manifest(Strict):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything but `built` and what describes how the streams were made."""
-        described: Any = {"built": True, "sources": {"__all__": {"evaluations"}}, "tokenizer": set(DESCRIBED)}
+        sources = {"__all__": {"evaluations", "sampled"}}
+        described: Any = {"built": True, "sources": sources, "tokenizer": set(DESCRIBED)}
         return fingerprint(self.model_dump(mode="json", exclude=described))
 
     def write(self, folder: Path) -> Path:

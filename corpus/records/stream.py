@@ -99,6 +99,19 @@ class UnitRecord(Strict):
     """False when reading stopped at the build's token limit."""
 
 
+class Sampled(Strict):
+    """What a build with a token limit read of a source."""
+
+    files: int
+    of_files: int
+    folders: int
+    """Folders that the files read lie in; often configurations or languages."""
+    of_folders: int
+    units: int
+    """Places in the files that reading began at."""
+    of_units: int
+
+
 class StreamRecord(Strict):
     """`stream.json`: written last, so that its presence means the stream is complete."""
 
@@ -122,6 +135,8 @@ class StreamRecord(Strict):
     file_bytes: int | None
     token_limit: int | None = None
     """Set when the build stopped reading the source at this many tokens."""
+    sampled: Sampled | None = None
+    """What was read of the source then."""
     documents: Documents
     text_bytes: int
     tokens: Tokens
@@ -139,7 +154,7 @@ class StreamRecord(Strict):
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
-        described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations"}
+        described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations", "sampled"}
         facts = self.model_dump(mode="json", exclude=described)
         facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in {"name", "path"} | DESCRIBED}
         return fingerprint(facts)

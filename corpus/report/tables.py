@@ -11,8 +11,8 @@ from corpus.recipe.model import Recipe
 from corpus.recipe.published import PublishedManifest
 from corpus.records.manifest import Manifest
 from corpus.records.stream import Documents, StreamRecord
-from corpus.streams.finish import units_to_make
 from corpus.streams.inventory import Inventory
+from corpus.streams.made import units_to_make
 from corpus.streams.plan import StreamPlan
 
 MANY_EPOCHS = 4.0
@@ -140,7 +140,7 @@ def show_stream_plans(recipe: Recipe, plans: dict[str, StreamPlan]) -> None:
     for column in ("entry", "stream", "files", "stored", "units", "to make", "licence"):
         table.add_column(column, justify="right" if column in ("files", "stored", "units", "to make") else "left")
     for name, plan in plans.items():
-        to_make = 0 if plan.is_complete() else len(units_to_make(plan, 1))
+        to_make = 0 if plan.is_complete() else len(units_to_make(plan))
         table.add_row(
             name, plan.folder.name, str(len(plan.listing.files)), file_size(plan.listing.bytes),
             str(len(plan.units)), "done" if plan.is_complete() else str(to_make), escape(plan.source.licence),

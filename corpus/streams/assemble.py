@@ -46,6 +46,7 @@ def make_manifest(
             redistributable=plans[name].source.redistributable,
             documents=record.documents,
             evaluations=record.evaluations,
+            sampled=record.sampled,
             tokens=record.tokens.written,
             samples=record.samples,
             text_bytes=record.text_bytes,

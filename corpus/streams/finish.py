@@ -6,7 +6,6 @@ import contextlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +25,13 @@ from corpus.base.files import (
     write_json_rows,
 )
 from corpus.cleaning.decontamination.coverage import coverage
+from corpus.documents.sampling import folder_of
 from corpus.documents.units import Unit
-from corpus.records.stream import STREAM_FILE, Documents, StreamRecord, Tokens, UnitRecord, load_stream
+from corpus.records.stream import STREAM_FILE, Documents, Sampled, StreamRecord, Tokens, UnitRecord, load_stream
+from corpus.streams.made import chosen_units, ids_of, unit_record
 from corpus.streams.mds import ShardWriter
 from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer, join_tail
-
-
-def finished_units(plan: StreamPlan) -> set[int]:
-    """Indices of the units already on disk."""
-    units = plan.folder / "units"
-    return {int(entry.name) for entry in units.iterdir()} if units.is_dir() else set()
-
-
-def units_to_make(plan: StreamPlan, at_once: int) -> list[Unit]:
-    """The missing units that are to be made next.
-
-    Under a token limit these are the first few only: enough of them to reach it by estimate, at least ``at_once``
-    (the stream keeps the shortest run of units that reaches the limit, so making too many does no harm).
-    """
-    done = finished_units(plan)
-    if plan.token_limit is None:
-        return [unit for unit in plan.units if unit.index not in done]
-    have = 0
-    chosen: list[Unit] = []
-    sizes = {file.name: file.size or plan.unit_bytes for file in plan.listing.files}
-    for unit in plan.units:
-        if have >= plan.token_limit and (len(chosen) >= at_once or not chosen):
-            break
-        if unit.index in done and (plan.unit_folder(unit) / UNIT_FILE).is_file():
-            have += _unit_record(plan, unit).samples * (plan.seq_len + 1)
-        else:
-            chosen.append(unit)
-            have += int(unit_bytes(unit, sizes) / plan.source.approx_bytes_per_token)
-    return chosen
 
 
 def unit_bytes(unit: Unit, sizes: dict[str, int]) -> int:
@@ -77,7 +49,7 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     Raises TornUnits when one of them does not hold what it says it does.
     """
     _check_units(plan)
-    units = [_unit_record(plan, unit) for unit in _chosen(plan)]
+    units = [unit_record(plan, unit) for unit in chosen_units(plan)]
     tail_tokens, shards = _write_tail(plan, units)
     entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]
     entries += _index_entries(plan, "tail")
@@ -124,16 +96,6 @@ def _account(units: list[UnitRecord]) -> str:
     return f"{read:,} records read, {kept:,} kept" + (f", the others dropped ({reasons})" if reasons else "")
 
 
-def _chosen(plan: StreamPlan) -> Iterable[Unit]:
-    """All units, or the shortest run of them that reaches the token limit."""
-    have = 0
-    for unit in plan.units:
-        if plan.token_limit is not None and have >= plan.token_limit:
-            return
-        have += _unit_record(plan, unit).samples * (plan.seq_len + 1)
-        yield unit
-
-
 def _check_units(plan: StreamPlan) -> None:
     """Look at every file of every unit: each was whole when it was published, but disks and people lose files."""
     torn = {}
@@ -143,12 +105,12 @@ def _check_units(plan: StreamPlan) -> None:
             break
         folder = plan.unit_folder(unit)
         try:
-            record = _unit_record(plan, unit)
+            record = unit_record(plan, unit)
             problems = missing_shards(folder)
         except UserError as error:
             torn[unit] = [error.one_line()]
             continue
-        have += record.tokens.written
+        have += ids_of(record)
         if not (folder / INDEX_FILE).is_file():
             problems.append(f"{INDEX_FILE}: missing")
         elif (samples := sum(shard["samples"] for shard in read_json(folder / INDEX_FILE)["shards"])) != record.samples:
@@ -167,10 +129,6 @@ def _check_units(plan: StreamPlan) -> None:
             where=f"stream {plan.folder.name}",
             fix="Run the same command again.",
         )
-
-
-def _unit_record(plan: StreamPlan, unit: Unit) -> UnitRecord:
-    return UnitRecord.model_validate(read_json(plan.unit_folder(unit) / UNIT_FILE))
 
 
 def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]:
@@ -203,6 +161,22 @@ def _index_entries(plan: StreamPlan, folder: str) -> list[dict[str, Any]]:
             if entry.get(part):
                 entry[part]["basename"] = f"{folder}/{entry[part]['basename']}"
     return list(entries)
+
+
+def _sampled(plan: StreamPlan, units: list[UnitRecord]) -> Sampled | None:
+    """What of the source was read, where it was not all."""
+    if plan.sample is None:
+        return None
+    read = {file for unit in units for file, _, _ in unit.pieces}
+    names = [file.name for file in plan.listing.files]
+    return Sampled(
+        files=len(read),
+        of_files=len(names),
+        folders=len({folder_of(name) for name in read}),
+        of_folders=len({folder_of(name) for name in names}),
+        units=len(units),
+        of_units=len(plan.units),
+    )
 
 
 def _record(
@@ -246,6 +220,7 @@ def _record(
         files=len(sizes),
         file_bytes=None if None in sizes else sum(size or 0 for size in sizes),
         token_limit=plan.token_limit,
+        sampled=_sampled(plan, units),
         documents=documents,
         evaluations=coverage(step for _, step in plan.steps),
         text_bytes=sum(unit.text_bytes for unit in units),

@@ -10,12 +10,13 @@ from corpus.acquire import AcquireConfig, Listing
 from corpus.acquire.identity import file_identities, key_revision
 from corpus.acquire.origins import Origin
 from corpus.base.config import Strict, parse
-from corpus.base.files import atomic_write, canonical_json, fingerprint, read_json
+from corpus.base.files import atomic_write, canonical_json, fingerprint, read_json, write_json
 from corpus.catalogue.models import Source
 from corpus.cleaning.comparisons.droplists import UnitRef
 from corpus.cleaning.comparisons.stages import Comparison
 from corpus.cleaning.step import ComparisonStep
 from corpus.cleaning.steps import CleaningStep
+from corpus.documents.sampling import Sample, sample_units
 from corpus.documents.units import WHOLE, Unit, plan_units
 from corpus.records.stream import STREAM_FILE, Boundary, Tokenizer
 
@@ -30,6 +31,8 @@ HITS_FILE = "contamination.jsonl"
 PLACES_FILE = "places.zst"
 """Of a unit: which document each id is from (places.py)."""
 """In a unit's folder, when decontamination removed some of its documents: what each shares with evaluation sets."""
+CAP_FILE = "cap.json"
+"""In a sampled stream whose units held less than expected: how many ids each gives."""
 TOKENIZER_JSON = "tokenizer.json"
 
 
@@ -81,7 +84,9 @@ class StreamPlan(Strict):
             "compared_with": {str(step): [m[2] for m in members] for step, members in self.compared_streams.items()},
             "malformed": self.malformed,
             "unit_bytes": self.unit_bytes,
-            "token_limit": [self.token_limit, self.seed] if self.token_limit is not None else None,
+            "token_limit": None
+            if self.sample is None
+            else [self.token_limit, self.seed, self.sample.cap, self.sample.unit_bytes],
             **self.reading,
         }
 
@@ -126,8 +131,24 @@ class StreamPlan(Strict):
     @functools.cached_property
     def units(self) -> list[Unit]:
         """The stream's units in order."""
-        sample_seed = self.seed if self.token_limit is not None else None
-        return plan_units(list(self.listing.files), self.source.format, self.unit_bytes, sample_seed)
+        if self.sample is not None:
+            return self.sample.units
+        return plan_units(list(self.listing.files), self.source.format, self.unit_bytes)
+
+    @functools.cached_property
+    def file_sizes(self) -> dict[str, int | None]:
+        """Bytes of each file as stored; None where they are unknown."""
+        return {file.name: file.size for file in self.listing.files}
+
+    @functools.cached_property
+    def sample(self) -> Sample | None:
+        """Under a token limit, what is read of the source."""
+        if self.token_limit is None:
+            return None
+        return sample_units(
+            self.listing.files, self.source.format, unit_bytes=self.unit_bytes, seed=self.seed,
+            limit=self.token_limit, row=self.seq_len + 1, bytes_per_token=self.source.approx_bytes_per_token,
+        )  # fmt: skip
 
     @functools.cached_property
     def steps(self) -> list[tuple[int, CleaningStep]]:
@@ -154,6 +175,16 @@ class StreamPlan(Strict):
     def unit_folder(self, unit: Unit) -> Path:
         """Final place of a unit's shards and record."""
         return self.folder / "units" / unit.folder
+
+    def unit_cap(self) -> int:
+        """Ids that a sample takes of each unit: as planned, or more where the source turned out to hold fewer."""
+        assert self.sample is not None
+        raised = self.folder / CAP_FILE
+        return int(read_json(raised)["ids"]) if raised.is_file() else self.sample.cap
+
+    def raise_unit_cap(self) -> None:
+        """Let a sample take four times as much of each unit."""
+        write_json(self.folder / CAP_FILE, {"ids": 4 * self.unit_cap()})
 
     def is_complete(self) -> bool:
         """Whether the stream's record, which is written last, is there."""

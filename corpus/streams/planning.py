@@ -11,7 +11,7 @@ from corpus.base.errors import UserError
 from corpus.catalogue.load import find_source
 from corpus.cleaning.steps import CleaningStep
 from corpus.recipe.model import Recipe
-from corpus.recipe.shares import draws
+from corpus.recipe.shares import draws, token_limit
 from corpus.records.stream import Tokenizer
 from corpus.streams.inputs import all_origins, source_inputs, with_evaluations_fetched
 from corpus.streams.plan import StreamPlan
@@ -62,7 +62,7 @@ def plan_streams(
             cleaning=cleaning,
             malformed=recipe.malformed,
             unit_bytes=recipe.unit_bytes,
-            token_limit=max(1, drawn[name]) * (recipe.seq_len + 1) if max_tokens is not None else None,
+            token_limit=token_limit(drawn[name], recipe.seq_len) if max_tokens is not None else None,
             seed=recipe.seed,
             data=data,
             acquire=config,
