@@ -60,7 +60,7 @@ class Clean(UnitStep):
                         if reason is None and not entry.document.text:
                             reason = "empty"
                         if reason is not None:
-                            self.tally.dropped[reason] += 1
+                            self.tally.drop(reason, entry.document.id, name)
                             verdicts.dropped[position][entry.ordinal] = reason
                             hits = entry.document.metadata["contamination"] if reason == CONTAMINATED else []
                             if hits:

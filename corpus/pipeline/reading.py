@@ -73,4 +73,4 @@ class ReadRecords(UnitStep):
                 where=f"{plan.source_name}: {where}",
                 fix="Mend the file, or set 'malformed: drop' in the recipe to drop and count such records.",
             ) from None
-        self.tally.dropped[bad.reason] += 1
+        self.tally.drop(bad.reason, where)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections import Counter
 from pathlib import Path
 
 from corpus.acquire import Prefetcher
+from corpus.base.errors import UserError
 from corpus.cleaning.decontamination.coverage import check_coverage
 from corpus.pipeline.attempts import attempt, clear_dead_attempts
+from corpus.pipeline.barren import ENOUGH, Barren, spread_first
 from corpus.pipeline.comparisons import forget_comparisons, run_comparisons
 from corpus.pipeline.display import BuildDisplay, SourceTotals, say
 from corpus.pipeline.job import Job, Purpose
-from corpus.pipeline.losses import Losses
 from corpus.pipeline.options import Options
 from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
 from corpus.records.stream import StreamRecord, load_stream
-from corpus.streams.finish import TornUnits, complete_stream, unit_bytes
+from corpus.streams.assemble import check_epochs
+from corpus.streams.finish import EmptyStream, TornUnits, complete_stream, unit_bytes
 from corpus.streams.lock import stream_lock
 from corpus.streams.made import finished_units, is_short, units_to_make
 from corpus.streams.plan import StreamPlan
@@ -42,14 +45,24 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
         for plan in plans.values():
             if not plan.is_complete():
                 stack.enter_context(stream_lock(plan))
+        for name, plan in wanted.items():
+            if plan.is_complete() and recipe.mixture[name].max_epochs is not None:
+                check_epochs(recipe, name, load_stream(plan.folder).samples, options.max_tokens, options.recipe)
         clear_dead_attempts(options.data)
         if options.keep_removed:
             _note_what_is_not_kept(wanted)
         make_units(recipe, plans, wanted, options)
+        empty = []
         for name, plan in wanted.items():
-            records[name] = _completed(recipe, plans, name, options)
+            try:
+                records[name] = _completed(recipe, plans, name, options)
+            except EmptyStream as error:
+                empty.append(error)
+                continue
+            check_epochs(recipe, name, records[name].samples, options.max_tokens, options.recipe)
             if options.store:
                 upload_stream(plan.folder, plan.tokenizer_json.parent, plan.data, store, say)
+        _refuse_empty(empty, len(wanted))
         forget_comparisons(plans)
     return records
 
@@ -64,6 +77,17 @@ def _note_what_is_not_kept(plans: dict[str, StreamPlan]) -> None:
                 f"note: {without} of {len(made)} finished units of '{name}' were made without --keep-removed, so what "
                 f"was removed there is not kept; delete {plan.folder} to make them again"
             )
+
+
+def _refuse_empty(empty: list[EmptyStream], of: int) -> None:
+    if len(empty) == 1:
+        raise empty[0]
+    if empty:
+        raise UserError(
+            f"{len(empty)} of {of} sources yield too little",
+            fix=empty[0].fix,
+            details=[f"{error.where} {error.what}" for error in empty],
+        )
 
 
 def _completed(recipe: Recipe, plans: dict[str, StreamPlan], name: str, options: Options) -> StreamRecord:
@@ -106,10 +130,11 @@ def _make_units(
         say(f"{name}, {len(jobs)} jobs, {options.workers} workers")
         totals = {name: SourceTotals(len(jobs))}
         with BuildDisplay(totals) as display:
-            show = functools.partial(_count_up, [(name, 1)] * len(jobs), totals, display, None)
+            show = functools.partial(_count_up, [(name, 1)] * len(jobs), totals, display)
             run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
 
     def run(jobs: list[Job], purpose: Purpose | None = None) -> None:
+        jobs = _in_order(jobs)
         owners = []
         for job in jobs:
             name = index_of[job.plan]
@@ -128,11 +153,18 @@ def _make_units(
         listings = {name: plan.listing for name, plan in plans.items()}
         config = next(iter(plans.values())).acquire
         with Prefetcher(sources, listings, order, config), BuildDisplay(totals) as display:
-            whole = {
-                name for name, jobs_of in Counter(o for o, _ in owners).items() if jobs_of == len(plans[name].units)
-            }
-            losses = Losses([owner for owner, _ in owners], whole, say)
-            show = functools.partial(_count_up, owners, totals, display, losses)
+            units = Counter(name for name, _ in owners)
+            whole = {n for n in units if units[n] == len(plans[n].units) and plans[n].sample is None}
+            barren = Barren([name for name, _ in owners], whole, say)
+
+            def show(progress: Progress) -> None:
+                _count_up(owners, totals, display, progress)
+                for name in barren.check(progress):
+                    if purpose is None and totals[name].tokens:
+                        # A document has two boundary ids at most.
+                        most = (totals[name].tokens + 2 * totals[name].documents) // (recipe.seq_len + 1)
+                        check_epochs(recipe, name, most, options.max_tokens, options.recipe)
+
             run_jobs(jobs, work, options.workers, show, purpose, options.cluster)
 
     if any(plan.comparison_folders for plan in wanted.values()) and not all(p.is_complete() for p in wanted.values()):
@@ -148,27 +180,31 @@ def _make_units(
         run(jobs)
 
 
+def _in_order(jobs: list[Job]) -> list[Job]:
+    """The first unit of every source, some more from all over each, then all others: what is wrong shows early."""
+    by_plan: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_plan.setdefault(job.plan, []).append(job)
+    ordered = [[of[place] for place in spread_first(len(of))] for of in by_plan.values()]
+    early = [job for tried in itertools.zip_longest(*(of[:ENOUGH] for of in ordered)) for job in tried if job]
+    return early + [job for of in ordered for job in of[ENOUGH:]]
+
+
 def _files_of(plan: StreamPlan, job: Job) -> list[str]:
     return [piece.file for piece in plan.units[job.unit].pieces]
 
 
 def _count_up(
-    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, losses: Losses | None,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them.
-
-    Raises UserError when cleaning leaves nothing of a source.
-    """
+    owners: list[tuple[str, int]], totals: dict[str, SourceTotals], display: BuildDisplay, progress: Progress
+) -> None:
+    """Add up the units' counts by source (``owners``: each job's source and stored bytes) and show them."""
     for total in totals.values():
         total.done_bytes = total.documents = total.text_bytes = total.tokens = 0
-    for index, (documents, text_bytes, tokens, dropped) in progress.counts.items():
+    for index, (documents, text_bytes, tokens) in progress.counts.items():
         owner, size = owners[index]
         total = totals[owner]
         total.done_bytes += size if index in progress.done else min(text_bytes, size)
         total.documents += documents
         total.text_bytes += text_bytes
         total.tokens += tokens
-        if losses is not None and index in progress.done:
-            losses.add(index, documents, dropped)
     display.update()

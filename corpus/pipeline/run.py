@@ -42,6 +42,8 @@ class Progress:
 
     counts: dict[int, list[Any]] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
+    barren: dict[int, tuple[dict[str, int], dict[str, str]]] = field(default_factory=dict)
+    """Finished units that kept nothing: what was dropped, by reason, and where the first was."""
 
 
 def run_jobs(
@@ -156,8 +158,10 @@ class _Watcher:
                     if self._vanished(entry.name, content) and Path(entry.path).exists():
                         lost, self.lost_index = f"worker {content}", index
                     continue
-                self.progress.counts[index] = content
+                self.progress.counts[index] = content[:3]
                 if kind == "done":
+                    if content[3]:
+                        self.progress.barren[index] = content[3][0], content[3][1]
                     self.progress.done.add(index)
                     Path(entry.path).unlink(missing_ok=True)  # so that the next look has little to read
                     (self.folder / f"progress-{rest}.json").unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def job_work(step: UnitStep, where: str, data: Path, rank: int) -> Iterator[None
         with marks:
             take_environment(step.jobs.parent)
             yield
-            marks.done(step.tally.counts())
+            marks.done(step.tally.summary())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as raised:  # a panic inside a tokeniser's Rust code is no Exception

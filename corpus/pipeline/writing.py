@@ -20,7 +20,7 @@ from corpus.records.stream import Documents, Tokens, UnitRecord
 from corpus.streams.made import is_made
 from corpus.streams.mds import ShardWriter
 from corpus.streams.places import packed_places
-from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.streams.plan import DROPS_FILE, HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer
 
 
@@ -77,6 +77,8 @@ class WriteShards(UnitStep):
         assert record.tokens.text + record.tokens.boundary == record.tokens.written + record.tokens.remainder
         (folder / SHOWN_FILE).write_text(json.dumps(tally.shown))
         (folder / PLACES_FILE).write_bytes(packed_places([piece.file for piece in unit.pieces], tally.places))
+        if tally.first_drops and not tally.samples:
+            (folder / DROPS_FILE).write_text(json.dumps(tally.first_drops))
         if tally.hits:
             (folder / HITS_FILE).write_text("".join(json.dumps(document) + "\n" for document in tally.hits))
         (folder / UNIT_FILE).write_text(json.dumps(record.model_dump(mode="json")))

@@ -16,6 +16,21 @@ from corpus.records.stream import StreamRecord, Tokenizer
 from corpus.streams.plan import StreamPlan
 
 
+def check_epochs(recipe: Recipe, name: str, samples: int, max_tokens: int | None, recipe_file: Path) -> None:
+    """Raise UserError when the phase would repeat an entry, of which there are ``samples``, beyond its max_epochs."""
+    most = recipe.mixture[name].max_epochs
+    if most is None:
+        return
+    weights = {other: entry.weight for other, entry in recipe.mixture.items()}
+    drawn = draws(weights, recipe.phase_tokens(max_tokens) // recipe.seq_len)[name]
+    if drawn > most * samples:
+        raise UserError(
+            f"the phase would repeat '{name}' {drawn / max(1, samples):.2f} times, more than max_epochs {most:g}",
+            where=f"{recipe_file}: key 'mixture.{name}.max_epochs'",
+            fix="Lower its weight or the phase's tokens, add data, or raise max_epochs.",
+        )
+
+
 def make_manifest(
     recipe: Recipe, plans: dict[str, StreamPlan], records: dict[str, StreamRecord], tokenizer: Tokenizer, *,
     recipe_file: Path, max_tokens: int | None, workers: int, seconds: float,
@@ -31,12 +46,7 @@ def make_manifest(
     for name, entry in recipe.mixture.items():
         record, plan = records[name], plans[name]
         epochs = drawn[name] / record.samples
-        if entry.max_epochs is not None and epochs > entry.max_epochs:
-            raise UserError(
-                f"the phase would repeat '{name}' {epochs:.2f} times, more than max_epochs {entry.max_epochs:g}",
-                where=f"{recipe_file}: key 'mixture.{name}.max_epochs'",
-                fix="Lower its weight or the phase's tokens, add data, or raise max_epochs.",
-            )
+        check_epochs(recipe, name, record.samples, max_tokens, recipe_file)
         sources[name] = ManifestSource(
             source=entry.source,
             stream=f"../streams/{plan.folder.name}",

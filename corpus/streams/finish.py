@@ -27,16 +27,21 @@ from corpus.base.files import (
 from corpus.cleaning.decontamination.coverage import coverage
 from corpus.documents.sampling import folder_of
 from corpus.documents.units import Unit
+from corpus.records.drops import account
 from corpus.records.stream import STREAM_FILE, Documents, Sampled, StreamRecord, Tokens, UnitRecord, load_stream
 from corpus.streams.made import chosen_units, ids_of, unit_record
 from corpus.streams.mds import ShardWriter
-from corpus.streams.plan import HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.streams.plan import DROPS_FILE, HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
 from corpus.tokenization.pack import Packer, join_tail
 
 
 def unit_bytes(unit: Unit, sizes: dict[str, int]) -> int:
     """Stored bytes of a unit."""
     return sum(sizes[piece.file] if piece.end < 0 else piece.end - piece.start for piece in unit.pieces)
+
+
+class EmptyStream(UserError):
+    """A source that does not fill one sample."""
 
 
 class TornUnits(UserError):
@@ -54,8 +59,8 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]
     entries += _index_entries(plan, "tail")
     if not entries:
-        raise UserError(
-            f"yields less than one sample of {plan.seq_len + 1} tokens: {_account(units)}",
+        raise EmptyStream(
+            f"yields less than one sample of {plan.seq_len + 1} tokens: {_account(plan, units)}",
             where=f"source '{plan.source_name}'",
             fix="Check its files and the cleaning steps, use a shorter seq_len, or leave it out of the mixture.",
         )
@@ -82,18 +87,20 @@ def stream_files(folder: Path) -> list[str]:
     for unit in load_stream(folder).units:
         place = f"units/{unit.unit:06d}"
         inside += [f"{place}/{name}" for name in (INDEX_FILE, UNIT_FILE, TAIL_FILE)]
-        optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE, PLACES_FILE)]
+        optional += [f"{place}/{name}" for name in (SHOWN_FILE, HITS_FILE, PLACES_FILE, DROPS_FILE)]
     return [*inside, *(name for name in optional if (folder / name).is_file())]
 
 
-def _account(units: list[UnitRecord]) -> str:
-    """How many records were read, and what they were dropped for, most frequent reasons first."""
-    dropped = Counter[str]()
+def _account(plan: StreamPlan, units: list[UnitRecord]) -> str:
+    dropped, first = Counter[str](), dict[str, str]()
     for unit in units:
         dropped.update(unit.documents.dropped)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
-    read, kept = sum(unit.documents.read for unit in units), sum(unit.documents.kept for unit in units)
-    return f"{read:,} records read, {kept:,} kept" + (f", the others dropped ({reasons})" if reasons else "")
+        path = plan.folder / "units" / f"{unit.unit:06d}" / DROPS_FILE
+        if path.is_file():
+            first = {**read_json(path), **first}
+    return account(
+        sum(unit.documents.read for unit in units), sum(unit.documents.kept for unit in units), dropped, first
+    )
 
 
 def _check_units(plan: StreamPlan) -> None:

@@ -19,7 +19,6 @@ from datatrove.data import Document
 from corpus.base.errors import UserError
 from corpus.cleaning.comparisons.droplists import UnitRef
 from corpus.cleaning.reasons import CONTAMINATED
-from corpus.pipeline.losses import Losses
 from corpus.pipeline.unit_step import Numbered
 from corpus.pipeline.verdicts import BatchStep, Verdicts, load_verdicts
 from corpus.records.stream import load_stream
@@ -176,23 +175,6 @@ def test_a_build_stops_when_cleaning_leaves_nothing_of_a_source(twins: Callable[
         error = user_error(done)
         assert "source 'b'" in error and "all of its 60 documents are dropped: language.missing 60" in error
         assert "source 'a'" not in done.stderr
-
-
-def test_losses_warn_once_and_stop_at_the_last_unit() -> None:
-    said: list[str] = []
-    losses = Losses(["a", "b", "a", "b", "c"], {"a", "b"}, said.append)
-    losses.add(0, 10, {"length.short": 7, "empty": 3})
-    losses.add(0, 10, {"length.short": 7, "empty": 3})  # looked at again
-    losses.add(4, 5, {"x": 5})  # not all of c is made in this run
-    assert said == [
-        "warning: source 'a': all 10 documents so far are dropped: length.short 7, empty 3",
-        "warning: source 'c': all 5 documents so far are dropped: x 5",
-    ]
-    losses.add(1, 10, {"empty": 9})
-    losses.add(3, 10, {"empty": 10})
-    with pytest.raises(UserError, match=r"all of its 21 documents are dropped: length\.short 18, empty 3"):
-        losses.add(2, 11, {"length.short": 11})
-    assert len(said) == 2
 
 
 def test_keep_removed_says_where_it_comes_too_late(twins: Callable[..., Path], tmp_path: Path) -> None:
