@@ -41,7 +41,10 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("--out", default="data", help="data folder, or s3://bucket/prefix (default: data)")
     parser.add_argument("--workers", type=int, help="units worked on at once (default: one per core of this machine)")
     parser.add_argument(
-        "--max-tokens", type=count, metavar="N", help="scaled-down build: a phase of N tokens, same mix"
+        "--max-tokens",
+        type=count,
+        metavar="N",
+        help="scaled-down build: a phase of N tokens, same mix, in a folder of its own (RECIPE@N)",
     )
     parser.add_argument("--only", action="append", default=[], metavar="SOURCE", help="build only this mixture entry")
     parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
@@ -131,7 +134,7 @@ def build(options: Options) -> Manifest | None:
         recipe, plans, records, tokenizer, recipe_file=options.recipe, max_tokens=options.max_tokens,
         workers=options.workers, seconds=time.monotonic() - started,
     )  # fmt: skip
-    folder = options.out / recipe.name
+    folder = options.out / options.build_name(recipe.name)
     if not os.access(folder if folder.exists() else options.out, os.W_OK) and is_written(manifest, folder):
         show_manifest(manifest)
         say(f"finished before: {folder / MANIFEST_FILE}; nothing is left to do, and nothing can be written there")
@@ -148,8 +151,8 @@ def build(options: Options) -> Manifest | None:
         from corpus.streams.upload import upload_build
 
         store = StorePath(options.store)
-        upload_build(options.out / recipe.name, store, say)
-        say(f"uploaded: {store / recipe.name}; the folder it was made in, {options.out}, can be deleted")
+        upload_build(folder, store, say)
+        say(f"uploaded: {store / folder.name}; the folder it was made in, {options.out}, can be deleted")
     return manifest
 
 

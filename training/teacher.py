@@ -7,8 +7,9 @@ import functools
 from pathlib import Path
 
 from corpus.base.errors import UserError, command
+from corpus.base.numbers import count
 from corpus.recipe.model import load_recipe
-from corpus.records.manifest import load_manifest
+from corpus.records.manifest import find_build, load_manifest
 from training.distillation import writer
 from training.distillation.identity import check_vocabulary, identify, teacher_folder
 from training.run.overrides import override
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.batch < 1 or (args.top_k is not None and args.top_k < 1):
         raise UserError("must be at least 1", where="--batch" if args.batch < 1 else "--top-k")
     recipe = load_recipe(args.recipe)
-    build = args.data / recipe.name
+    build = find_build(args.data, recipe.name, args.max_tokens)
     manifest = load_manifest(build)
     # As the run does: a build made with --max-tokens holds a shorter phase than the recipe asks for.
     recipe = override(recipe.model_copy(update={"tokens": manifest.tokens}), args.overrides, str(args.recipe))
@@ -57,6 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--top-k", type=int, metavar="K", help="tokens kept (default: the recipe's distillation.top_k)")
     parser.add_argument("--temperature", type=float, help="of the softmax (default: the recipe's, else 1)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the builds (default: data)")
+    parser.add_argument("--max-tokens", type=count, metavar="N", help="the trial build of N tokens")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="sequences per forward pass (default: 8)")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",

@@ -15,6 +15,14 @@ def si(number: float) -> str:
     return f"{number:.3g}"
 
 
+def short_count(number: int) -> str:
+    """A whole number as short as it can be written without loss: 20000000 -> 20M, 1234567 -> 1234567."""
+    for factor, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number and number % factor == 0:
+            return f"{number // factor}{suffix}"
+    return str(number)
+
+
 def file_size(size: float) -> str:
     """Bytes with a decimal unit: 1234567 -> 1.23 MB."""
     for limit, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

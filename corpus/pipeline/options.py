@@ -9,6 +9,7 @@ from pathlib import Path
 from corpus.acquire.models import AcquireConfig
 from corpus.base.errors import UserError
 from corpus.pipeline.cluster_options import Cluster
+from corpus.records.manifest import build_name
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Options:
     private_store: bool = False
     refresh: bool = False
     """Ask anew where branches stand and what lists hold."""
+
+    def build_name(self, recipe: str) -> str:
+        """The build's folder in the data folder: a trial of a few tokens never replaces the whole build."""
+        return build_name(recipe, self.max_tokens)
 
     @property
     def data(self) -> Path:

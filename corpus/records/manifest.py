@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from corpus.base.config import Strict, parse
 from corpus.base.errors import UserError
 from corpus.base.files import fingerprint, read_json, write_json
+from corpus.base.numbers import short_count
 from corpus.records.stream import DESCRIBED, Documents, EvaluationSet, Sampled, Tokenizer
 
 MANIFEST_FILE = "manifest.json"
@@ -91,6 +93,30 @@ def is_written(manifest: Manifest, folder: Path) -> bool:
         return load_manifest(folder).fingerprint == manifest.fingerprint
     except UserError:
         return False
+
+
+def build_name(recipe: str, max_tokens: int | None) -> str:
+    """The folder of a build in the data folder: a trial of ``max_tokens`` has one of its own."""
+    return recipe if max_tokens is None else f"{recipe}@{short_count(max_tokens)}"
+
+
+def find_build(data: Path, recipe: str, max_tokens: int | None = None) -> Path:
+    """The folder of a recipe's build, or of its only trial where it was not built whole; it may not be there.
+
+    Raises UserError when there are several trials to choose from.
+    """
+    whole = data / build_name(recipe, max_tokens)
+    if max_tokens is not None or (whole / MANIFEST_FILE).is_file():
+        return whole
+    trials = sorted(path.parent for path in data.glob(f"{glob.escape(recipe)}@*/{MANIFEST_FILE}"))
+    if len(trials) > 1:
+        sizes = ", ".join(trial.name.rpartition("@")[2] for trial in trials)
+        raise UserError(
+            f"'{recipe}' was not built whole, and there are {len(trials)} trials of it",
+            where=str(data),
+            fix=f"Choose one with --max-tokens ({sizes}).",
+        )
+    return trials[0] if trials else whole
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -27,6 +27,8 @@ class Options:
     """Recipes of the curriculum to train, by name or path; empty means all of the size's curriculum."""
     data: Path
     """The data folder, of this machine or of a store (s3://bucket/prefix)."""
+    max_tokens: int | None
+    """Train on the trial that `corpus.build --max-tokens` made; None: the whole build, or else the only trial."""
     cache: Path
     """Where a node keeps unpacked shards."""
     cache_limit: int | None
@@ -102,6 +104,10 @@ def parse_args(argv: list[str] | None = None) -> Options:
     where.add_argument(
         "--data", type=location, default=Path("data"),
         help="folder of the builds, or s3://bucket/prefix (default: data)",
+    )  # fmt: skip
+    where.add_argument(
+        "--max-tokens", type=count, metavar="N",
+        help="train on the trial of corpus.build --max-tokens N (default: the whole build, else the only trial)",
     )  # fmt: skip
     where.add_argument(
         "--cache", type=Path, default=Path(os.environ.get("CORPUS_CACHE") or CACHE), metavar="DIR",

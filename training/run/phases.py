@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from corpus.base.errors import UserError
+from corpus.base.numbers import short_count
 from corpus.recipe.model import Recipe, load_recipe
-from corpus.records.manifest import MANIFEST_FILE, Manifest, load_manifest
+from corpus.records.manifest import MANIFEST_FILE, Manifest, build_name, find_build, load_manifest
 from corpus.records.stream import STREAM_FILE
 from corpus.streams.store import StorePath
 from training.data.elastic import fingerprint_fields
@@ -32,7 +33,7 @@ class PlannedPhase:
     path: Path
     model: ModelConfig
     build: Path
-    """The build directory, `DATA/<recipe name>`."""
+    """The build directory, `DATA/<recipe name>`, or of a trial `DATA/<recipe name>@N`."""
     build_command: str
 
     @property
@@ -91,8 +92,12 @@ def _out(data: Path) -> str:
 
 def _phase(options: Options, size: ModelConfig, index: int, path: Path) -> PlannedPhase:
     recipe = load_recipe(path)
-    build = options.data / recipe.name
-    command = f"python -m corpus.build {path}{_out(options.data)}"
+    if isinstance(options.data, StorePath):
+        build: Path = options.data / build_name(recipe.name, options.max_tokens)
+    else:
+        build = find_build(options.data, recipe.name, options.max_tokens)
+    trial = "" if options.max_tokens is None else f" --max-tokens {short_count(options.max_tokens)}"
+    command = f"python -m corpus.build {path}{_out(options.data)}{trial}"
     manifest = load_manifest(build) if (build / MANIFEST_FILE).is_file() else None
     if manifest:
         _check_build(recipe, manifest, build, f"Run: {command}")
