@@ -21,6 +21,7 @@ from corpus.pipeline.run import Progress, run_jobs
 from corpus.recipe.model import Recipe
 from corpus.records.stream import StreamRecord, load_stream
 from corpus.streams.assemble import check_epochs
+from corpus.streams.changes import tell_changes
 from corpus.streams.finish import EmptyStream, TornUnits, complete_stream, unit_bytes
 from corpus.streams.lock import stream_lock
 from corpus.streams.made import finished_units, is_short, units_to_make
@@ -48,6 +49,7 @@ def make_streams(recipe: Recipe, plans: dict[str, StreamPlan], options: Options)
         for name, plan in wanted.items():
             if plan.is_complete() and recipe.mixture[name].max_epochs is not None:
                 check_epochs(recipe, name, load_stream(plan.folder).samples, options.max_tokens, options.recipe)
+        tell_changes(wanted, say)
         clear_dead_attempts(options.data)
         if options.keep_removed:
             _note_what_is_not_kept(wanted)

@@ -22,6 +22,7 @@ from corpus.base.files import (
     read_json,
     sha256_file,
     shard_parts,
+    write_json,
     write_json_rows,
 )
 from corpus.cleaning.decontamination.coverage import coverage
@@ -31,7 +32,16 @@ from corpus.records.drops import account
 from corpus.records.stream import STREAM_FILE, Documents, Sampled, StreamRecord, Tokens, UnitRecord, load_stream
 from corpus.streams.made import chosen_units, ids_of, unit_record
 from corpus.streams.mds import ShardWriter
-from corpus.streams.plan import DROPS_FILE, HITS_FILE, PLACES_FILE, SHOWN_FILE, TAIL_FILE, UNIT_FILE, StreamPlan
+from corpus.streams.plan import (
+    DROPS_FILE,
+    HITS_FILE,
+    KEY_FILE,
+    PLACES_FILE,
+    SHOWN_FILE,
+    TAIL_FILE,
+    UNIT_FILE,
+    StreamPlan,
+)
 from corpus.tokenization.pack import Packer, join_tail
 
 
@@ -74,6 +84,7 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     for attempt in [*(plan.folder / "work").glob("*"), plan.folder / "work"]:
         with contextlib.suppress(OSError):
             attempt.rmdir()
+    write_json(plan.folder / KEY_FILE, plan.key_parts())
     fsync_dir(plan.folder)
     facts = record.model_dump(mode="json", exclude={"units"})
     write_json_rows(plan.folder / STREAM_FILE, facts, "units", (unit.model_dump(mode="json") for unit in units))
@@ -83,7 +94,7 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
 def stream_files(folder: Path) -> list[str]:
     """Names, relative to it, of the files that a complete stream consists of, but for its record."""
     inside = [INDEX_FILE, f"tail/{INDEX_FILE}", *(part["basename"] for part in shard_parts(folder))]
-    optional = []
+    optional = [KEY_FILE]
     for unit in load_stream(folder).units:
         place = f"units/{unit.unit:06d}"
         inside += [f"{place}/{name}" for name in (INDEX_FILE, UNIT_FILE, TAIL_FILE)]

@@ -31,6 +31,8 @@ HITS_FILE = "contamination.jsonl"
 PLACES_FILE = "places.zst"
 """Of a unit: which document each id is from (places.py)."""
 """In a unit's folder, when decontamination removed some of its documents: what each shares with evaluation sets."""
+KEY_FILE = "key.json"
+"""In a stream's folder: what its key was made of."""
 DROPS_FILE = "drops.json"
 """In the folder of a unit without a sample: where the first record dropped for each reason is."""
 CAP_FILE = "cap.json"
@@ -109,6 +111,10 @@ class StreamPlan(Strict):
             bool(self.steps) or any(piece.end != WHOLE for unit in self.units for piece in unit.pieces)
         )
         return {"reading": 2} if parquet or any("." in path for path in self.fields or ()) else {}
+
+    def key_parts(self) -> dict[str, Any]:
+        """key_inputs for people to compare: of the list of files only a hash."""
+        return self.key_inputs | {"files": fingerprint(self.key_inputs["files"])}
 
     @functools.cached_property
     def key(self) -> str:
