@@ -122,6 +122,7 @@ def _make_units(
 ) -> None:
     saved = {name: str(plan.save(options.data / ".build")) for name, plan in plans.items()}
     index_of = {path: name for name, path in saved.items()}
+    passes = sorted({step for plan in plans.values() for step in plan.comparison_folders})
     sizes = {name: {f.name: f.size or plan.unit_bytes for f in plan.listing.files} for name, plan in plans.items()}
 
     def compare(jobs: list[Job], purpose: Purpose) -> None:
@@ -146,6 +147,8 @@ def _make_units(
             stored[name] += size
         totals = {name: SourceTotals(size) for name, size in stored.items()}
         what = "" if purpose is None else f" for {recipe.cleaning[purpose.step].step}"
+        number = len(passes) if purpose is None else passes.index(purpose.step)
+        what += f", pass {number + 1} of {len(passes) + 1}" if passes else ""
         place = f" on {options.cluster.kind}" if options.cluster else ""
         say(f"{len(jobs)} units of {len(totals)} sources{what}, {options.workers} workers{place}")
         # A sample fetches little of most files, each worker what it needs.

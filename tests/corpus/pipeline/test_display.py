@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -32,7 +33,34 @@ def test_lines_without_a_terminal_come_seldom(
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
         display.update()
-        assert capsys.readouterr().err.startswith("code: 50%")
+        assert capsys.readouterr().err.startswith("code: 50% (50 B of 100 B)")
+
+
+def test_lines_tell_what_moves_and_finished_sources_stand_still(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    totals = {"code": SourceTotals(1000), "docs": SourceTotals(3_600_000), "later": SourceTotals(10)}
+
+    def lines() -> list[str]:
+        display.update()
+        return capsys.readouterr().err.splitlines()
+
+    with BuildDisplay(totals, Console(file=io.StringIO())) as display:
+        assert lines() == []
+        totals["code"].done_bytes, totals["code"].documents = 10, 1
+        lines()
+        now += 10
+        totals["code"] = dataclasses.replace(totals["code"], done_bytes=1000, documents=30, text_bytes=5_000_000)
+        totals["docs"].done_bytes, totals["docs"].documents, totals["docs"].tokens = 1000, 2, 500
+        assert lines()[0] == "code: 100% (1 kB of 1 kB)  3 doc/s  0.5 MB/s  done in 0:10"
+        now += 10
+        totals["docs"].done_bytes = 2000
+        (docs,) = lines()  # what is done or waits is not told again
+        assert docs == "docs: 0% (2 kB of 3.6 MB)  0 doc/s  0.0 MB/s  50 tok/s  about 4:59:50 left"
+        assert lines() == []
 
 
 def test_numbers_for_people() -> None:
