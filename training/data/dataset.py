@@ -29,8 +29,8 @@ from corpus.base.errors import UserError
 from corpus.base.numbers import file_size
 from training.data.elastic import check_resume, check_world, fingerprint_fields
 from training.data.mixture import Cycle, arrange_epoch, plan_epochs
-from training.data.shm import gather, register
-from training.data.stream import MixtureStream, missing_error, shard_error
+from training.data.shm import gather, pages, register
+from training.data.stream import MixtureStream, is_of_place, missing_error, shard_error
 from training.data.streaming_adapter import AdaptedDataset
 
 log = logging.getLogger(__name__)
@@ -74,14 +74,16 @@ class MixtureDataset(AdaptedDataset):
         stall_seconds: float = 300.0,
         allow_changed_data: bool = False,
         shards_needed: bool = True,
+        batch_room: int = 0,
     ) -> None:
         """Open the streams; call on all ranks together.
 
-        `cache_limit` is bytes per node and needs every source to have a remote, and a cache of this run's own. With
-        `shards_needed`, a stream on this machine must have all its shards; without, it is only looked at. A wait of
-        `stall_seconds` for one sample is logged with the stream and shard it is for. Raises UserError for streams that
-        are missing, damaged or of another seq_len, a world size that does not divide the batch, and limited cache
-        folders in use.
+        `batch_room` is the bytes of shared memory that this process's data workers take for batches; there must be room
+        for them. `cache_limit` is bytes per node and needs every source to have a remote, and a cache of this run's
+        own. With `shards_needed`, a stream on this machine must have all its shards; without, it is only looked at. A
+        wait of `stall_seconds` for one sample is logged with the stream and shard it is for. Raises UserError for
+        streams that are missing, damaged or of another seq_len, a world size that does not divide the batch, and
+        limited cache folders in use.
         """
         world = World.detect()
         self.device_batch = check_world(global_batch, canonical_nodes, world.num_nodes, world.ranks_per_node)
@@ -113,7 +115,14 @@ class MixtureDataset(AdaptedDataset):
         streams = [MixtureStream(s.name, s.local, s.remote, seq_len) for s in sources]
         made_group = maybe_init_dist()
         try:
-            self._ownership = register([str(stream.local) for stream in streams], cache_limit is not None, world)
+            self._ownership = register(
+                [str(stream.local) for stream in streams],
+                cache_limit is not None,
+                # The samples of a virtual epoch, and seven segments that mostly fit a page.
+                pages(8 * max(map(self.plan.samples, range(self.plan.epochs))), *[1] * 7),
+                batch_room * world.ranks_per_node,
+                world,
+            )
             super().__init__(
                 number=self._ownership.number,
                 segment=self._ownership.segment,
@@ -281,12 +290,14 @@ class MixtureDataset(AdaptedDataset):
         try:
             ids = super().get_item(sample_id, retry)["ids"]
         except (RuntimeError, IndexError, ValueError, OSError) as error:
-            raise self.failure or self.shard_error(self.spanner[sample_id][0], str(error)) from error
+            shard = self.spanner[sample_id][0]
+            raise self.failure or self.shard_error(shard, str(error), damaged=not is_of_place(error)) from error
         return {"ids": ids, "sample_id": sample_id, "source": bisect_right(self._source_ends, sample_id)}
 
-    def shard_error(self, shard_id: int, reason: str) -> UserError:
+    def shard_error(self, shard_id: int, reason: str, *, damaged: bool = True) -> UserError:
         """The stream, the shard and where it is kept, with the reason."""
-        return shard_error(self.streams[self.stream_per_shard[shard_id]], self.shards[shard_id], reason)
+        stream = self.streams[self.stream_per_shard[shard_id]]
+        return shard_error(stream, self.shards[shard_id], reason, damaged=damaged)
 
     def _watch(self, done: threading.Event) -> None:
         reported = 0.0

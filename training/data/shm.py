@@ -30,12 +30,15 @@ from streaming.base.world import World
 from torch import distributed as dist
 
 from corpus.base.errors import UserError
+from corpus.base.numbers import file_size
 from training.data.streaming_adapter import pack_folders, segment_name, unpack_folders
 
 log = logging.getLogger(__name__)
 
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's shared-memory filesystem, where segments live by definition
-START_LOCK = "mixture_loader_start"
+START_LOCK = "mixture_loader_start_{user}"
+"""One per user: made under one's umask, it could lock the others out."""
+PAGE = 4096
 ANSWER_BYTES = 16384
 """Room for one rank's answer: an error with a path in it fits (a path has at most 4096 bytes)."""
 _kept: list[torch.Tensor] = []
@@ -81,7 +84,7 @@ class Ownership:
         self.segment = segment
         self._path = _owner_file(number)
         self._leader = leader
-        self._fd: int | None = _hold(self._path, create=leader)
+        self._fd: int | None = _hold(self._path)
         if leader:
             # Forked workers leave without running exit handlers, so only the leader removes its file.
             atexit.register(self.release)
@@ -95,19 +98,25 @@ class Ownership:
             self._fd = None
 
 
-def register(folders: Sequence[str], alone: bool, world: World) -> Ownership:
+def pages(*sizes: int) -> int:
+    """Bytes that files of these sizes take of the shared memory, which is given out in pages."""
+    return sum(-(-size // PAGE) * PAGE for size in sizes)
+
+
+def register(folders: Sequence[str], alone: bool, segments: int, batches: int, world: World) -> Ownership:
     """Settle and own the number of this node's shared memory, before any of it exists; call on all ranks together.
 
     Stands in for the library's own search, in which runs that start at once (or two nodes of one run on the same
     machine) settle on the same number. With `alone`, every rank raises UserError when a live run uses one of the
-    `folders`, as this one would delete shards that it reads.
+    `folders`, as this one would delete shards that it reads; and they raise it when the shared memory has no room for
+    `segments` bytes of the node and `batches` bytes that its data workers have under way.
     """
     answer: dict[str, Any] = {"node": world.node}
     ownership: Ownership | None = None
     if world.is_local_leader:
         with _start_lock():
             try:
-                ownership = _lead(list(folders), alone)
+                ownership = _lead(list(folders), alone, segments, batches)
                 answer["number"] = ownership.number
             except UserError as error:
                 answer["error"] = [error.what, error.fix]
@@ -123,7 +132,19 @@ def register(folders: Sequence[str], alone: bool, world: World) -> Ownership:
     return ownership
 
 
-def _lead(folders: list[str], alone: bool) -> Ownership:
+def _check_room(segments: int, batches: int) -> None:
+    """Memory that is not there ends a process by a bus error, without a word."""
+    state = os.statvfs(SHM)
+    free = state.f_bavail * state.f_frsize
+    if free < segments + batches:
+        less = f", or use --workers 0, which needs {file_size(segments)}" if segments <= free else ""
+        raise UserError(
+            f"the shared memory {SHM} has {file_size(free)} free, this run needs about {file_size(segments + batches)}",
+            fix=f"Give the container more (docker run --shm-size){less}.",
+        )
+
+
+def _lead(folders: list[str], alone: bool, segments: int, batches: int) -> Ownership:
     for number in remove_stale():
         # The library has a check of its own, but it passes over every run whose lock files exist: all of them.
         shared = set(folders).intersection(_folders_of(number)) if alone else set()
@@ -132,17 +153,24 @@ def _lead(folders: list[str], alone: bool) -> Ownership:
                 f"a live run already uses the cache folder {sorted(shared)[0]}",
                 fix="Give this run other cache folders, or stop the other run.",
             )
-    number = _unused()
+    _check_room(segments, batches)
+    number = _unused() - 1
     while True:
+        number += 1
         # The file comes first: whatever a kill leaves behind from here on has an owner file.
-        held = _hold(_owner_file(number), create=True)
+        try:
+            held = _hold(_owner_file(number), os.O_CREAT | os.O_EXCL)
+        except FileExistsError:  # another user's run was faster
+            continue
+        if not os.fstat(held).st_nlink:  # another user took it for a dead run's before it was locked
+            os.close(held)
+            continue
         data = pack_folders(folders, number)
         try:
             segment = SharedMemory(segment_name(number, LOCALS), True, len(data))
         except FileExistsError:  # a program that does not wait for the start lock was faster
             _owner_file(number).unlink()
             os.close(held)
-            number += 1
             continue
         segment.buf[: len(data)] = data
         ownership = Ownership(number, segment, leader=True)
@@ -166,8 +194,8 @@ def _owner_file(number: int) -> Path:
     return SHM / f"{number:06}_owner"
 
 
-def _hold(path: Path, *, create: bool) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+def _hold(path: Path, flags: int = 0) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, 0o644)
     fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
@@ -193,8 +221,8 @@ def gather(answer: T) -> list[T]:
 
 @contextmanager
 def _start_lock() -> Iterator[None]:
-    """One run at a time on this machine settles its number."""
-    path = SHM / START_LOCK
+    """One run at a time of this user settles its number."""
+    path = SHM / START_LOCK.format(user=os.getuid())
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

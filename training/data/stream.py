@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ class MixtureStream(AdaptedStream):
                 fix="Build it: python -m corpus.build RECIPE --out DATA.",
             ) from None
         except Exception as error:
-            if isinstance(error, OSError) and _is_of_place(error):
+            if isinstance(error, OSError) and is_of_place(error):
                 raise self._place_error(error, str(path)) from error
             raise UserError(
                 f"the index of stream '{self.name}' cannot be read ({error})",
@@ -192,9 +193,11 @@ class MixtureStream(AdaptedStream):
                 if xxhash.xxh64(data).hexdigest() != stored.hashes["xxh64"]:
                     raise ValueError(f"Checksum failure: {packed}")
                 Path(own).write_bytes(decompress(compression, data) if zipped else data)
+            if not self.remote:  # beside the packed shard, for all who may read that
+                shutil.copymode(packed, own)
             os.replace(own, target)
         except OSError as error:
-            if _is_of_place(error):
+            if is_of_place(error):
                 raise self._place_error(error, packed) from error
             raise
         finally:
@@ -216,8 +219,9 @@ class MixtureStream(AdaptedStream):
         )  # fmt: skip
 
 
-def _is_of_place(error: OSError) -> bool:
-    return error.errno is not None and error.errno != errno.ENOENT
+def is_of_place(error: Exception) -> bool:
+    """Whether a disk or rights are the trouble, and no missing or damaged file."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOENT
 
 
 def _remove_leftovers(listing: set[str]) -> None:
@@ -261,8 +265,8 @@ def _files(folder: str) -> Iterator[str]:
                 yield entry.path
 
 
-def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:
-    """What to tell the user when a shard cannot be read."""
+def shard_error(stream: MixtureStream, shard: Reader, reason: str, *, damaged: bool = True) -> UserError:
+    """What to tell the user when a shard cannot be read, `damaged` or for reasons of the disk and of rights."""
     raw, zipped = shard.file_pairs[0]
     stored = zipped or raw
     place = f"in {stream.origin}" if stream.origin else f"fetched from {stream.remote}"
@@ -271,6 +275,8 @@ def shard_error(stream: MixtureStream, shard: Reader, reason: str) -> UserError:
         if stream.origin is None
         else "Build the stream again; python -m corpus.inspect STREAM --verify names every damaged shard."
     )
+    if not damaged:
+        fix = "Check the disk, and who may read the file."
     return UserError(f"stream '{stream.name}', shard {stored.basename} {place}: {reason}", fix=fix)
 
 

@@ -33,7 +33,7 @@ def _source(name: str, source: ManifestSource, build: Path, cache: Path) -> Mixt
 def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
     """Batches of the phase for this rank; call on all ranks together. Raises UserError as `build_loader` does."""
     recipe, manifest = phase.recipe, phase.manifest
-    cache = cache_folder(options)
+    cache, teacher = cache_folder(options), recipe.training.distillation
     loader = build_loader(
         [_source(name, source, phase.build, cache) for name, source in manifest.sources.items()],
         seq_len=recipe.seq_len,
@@ -47,6 +47,7 @@ def phase_loader(options: Options, phase: Phase) -> MixtureLoader:
         bos_id=manifest.tokenizer.bos_id if recipe.boundary in ("bos", "both") else None,
         eos_id=manifest.tokenizer.eos_id if recipe.boundary in ("eos", "both") else None,
         document_mask=recipe.document_mask,
+        teacher_k=(teacher.top_k or 0) if teacher and teacher.cache else 0,
         cache_limit=options.cache_limit,
         allow_changed_data=options.allow_changed_data,
     )
