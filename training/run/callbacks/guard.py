@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
+from numpy.typing import NDArray
 from torch.distributed.tensor import DTensor
 
 from corpus.recipe.training import BadLoss, Training
-from training.run.composer_model import training_model
+from training.run.composer_model import SAMPLES, training_model
 
 
 @dataclass(frozen=True)
@@ -78,30 +80,53 @@ class BadLossRule:
         self._losses.extend(state["losses"])
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What all processes know of one step, a row for each."""
+
+    loss: NDArray[np.float64]
+    """(processes, sources): StepSums.loss; the next two likewise."""
+    kd: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    """(processes, sequences): sample numbers of the batch."""
+
+
 class StepGuard(Callback):
-    """Does Composer's GradientClipping's work too, because the norm it computes and drops is half of the evidence."""
+    """Does Composer's GradientClipping's work too, because the norm it computes and drops is half of the evidence.
+
+    All that processes tell each other of a step travels in one exchange and comes off the device in one copy: each of
+    them waits for all that the device was asked to do before.
+    """
 
     def __init__(self, training: Training) -> None:
         self.rule = BadLossRule(training.bad_loss)
         self.verdict: Verdict | None = None
         """Of the step in progress, from the end of its backward pass on."""
+        self.gathered: Gathered | None = None
+        """Likewise."""
         self._clip = training.optimizer.clip_norm
 
     def after_train_batch(self, state: State, logger: Logger) -> None:
         """Between the last backward pass and the optimiser's step."""
-        sums = training_model(state).sums
+        sums = training_model(state).take_sums()
         assert sums is not None, "forward ran in this step"
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self._clip or math.inf)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         # Gathered and added in one order, not reduced: every process must come to the very same numbers.
-        mine = torch.stack((sums.total, sums.samples.sum(), norm.double()))
-        table = torch.stack(list(dist.all_gather(mine))).cpu()
-        norms = table[:, 2]
-        worst = norms[0] if bool(norms.isfinite().all()) else norms[~norms.isfinite()][0]
+        # Sample numbers are below 2^53, which float64 holds exactly.
+        ids = state.batch[SAMPLES].to(sums.total.device, torch.float64, non_blocking=True)
+        single = torch.stack((sums.total, norm.to(torch.float64)))
+        mine = torch.cat((single, sums.loss, sums.kd, sums.samples, ids))
+        table = torch.stack(list(dist.all_gather(mine))).cpu().numpy()
+        many = len(sums.loss)
+        totals, norms, per_source, rows = table[:, 0], table[:, 1], table[:, 2 : 2 + 3 * many], table[:, 2 + 3 * many :]
+        self.gathered = Gathered(*np.split(per_source, 3, axis=1), ids=rows.astype(np.int64))
+        strange = norms[~np.isfinite(norms)]
         optimizer = state.optimizers[0]
-        loss = float(table[:, 0].sum() / table[:, 1].sum())
-        self.verdict = self.rule.judge(loss, float(worst), fresh=not optimizer.state)
+        loss = float(totals.sum() / self.gathered.samples.sum())
+        self.verdict = self.rule.judge(loss, float([*strange, norms[0]][0]), fresh=not optimizer.state)
         if self.verdict.problem:
             # Parameters without a gradient are passed over: neither weights nor moments change.
             optimizer.zero_grad(set_to_none=True)

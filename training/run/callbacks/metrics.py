@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import IO, Any
 
 import numpy as np
-import torch
 import xxhash
 from composer.core import Callback, State
 from composer.loggers import Logger
@@ -22,7 +21,7 @@ from composer.utils import dist
 from corpus.base.errors import UserError
 from corpus.base.files import write_json
 from training.run.callbacks.guard import StepGuard, Verdict
-from training.run.composer_model import SAMPLES, SOURCES, training_model
+from training.run.composer_model import SOURCES, training_model
 from training.run.folder import RunFolder
 from training.run.peak import Peak
 
@@ -59,8 +58,6 @@ class StepMetrics(Callback):
         self.facts, self.run, self.guard = facts, run, guard
         self.lead = dist.get_global_rank() == 0
         self.digest = ""
-        self._ids: list[torch.Tensor] = []
-        self._batch: dict[str, torch.Tensor] = {}
         self._waiting_since = self._step_since = 0.0
         self._wait = 0.0
         self._window: list[dict[str, Any]] = []
@@ -89,11 +86,13 @@ class StepMetrics(Callback):
         self._waiting_since = time.perf_counter()
 
     def after_dataloader(self, state: State, logger: Logger) -> None:
-        """A batch has come: note the wait, gather its sample numbers, and check them after a resume."""
+        """A batch has come: note the wait."""
         self._wait = time.perf_counter() - self._waiting_since
-        self._batch = state.batch
-        self._ids = list(dist.all_gather(state.device.tensor_to_device(state.batch[SAMPLES])))
-        self.digest = samples_digest([ids.cpu().numpy() for ids in self._ids])
+
+    def after_train_batch(self, state: State, logger: Logger) -> None:
+        """Note the samples of all processes; after a resume check them, before the optimiser learns from them."""
+        assert self.guard.gathered is not None
+        self.digest = samples_digest([self.guard.gathered.ids.ravel()])
         facts = self.facts
         if facts.next_batch is None or state.timestamp.batch.value != facts.resumed_step:
             return
@@ -142,16 +141,13 @@ class StepMetrics(Callback):
                 ) from None  # fmt: skip
         logger.log_metrics({f"train/{key}": float(row[key]) for key in SCALARS if key in row}, step=step)
         if verdict.problem:
-            self._report(step, verdict)
+            self._report(state, step, verdict)
 
     def _losses(self, state: State) -> dict[str, Any]:
         """Cross-entropy of each source, and with a teacher the step's two terms: `ce`, and `kd` before weighting."""
-        model = training_model(state)
-        sums = model.take_sums()
-        assert sums is not None, "forward ran in this step"
-        table = torch.stack((sums.loss, sums.kd, sums.samples))
-        dist.all_reduce(table, reduce_operation="SUM")
-        totals, kd, counts = table.tolist()
+        model, gathered = training_model(state), self.guard.gathered
+        assert gathered is not None
+        totals, kd, counts = (part.sum(axis=0).tolist() for part in (gathered.loss, gathered.kd, gathered.samples))
         sources = {
             name: _number(loss / count)
             for name, loss, count in zip(model.sources, totals, counts, strict=True)
@@ -162,16 +158,18 @@ class StepMetrics(Callback):
         return {"ce": _number(sum(totals) / sum(counts)), "kd": _number(sum(kd) / sum(counts)), "sources": sources}
 
     def _write(self, row: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         assert self._file is not None
         # The line must be in the kernel's hands before this step's checkpoint: a resumed run only cuts rows off.
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         step = row["step"]
-        for key in SCALARS:
-            if key in row:
-                self._board.add_scalar(f"train/{key}", float(row[key]), step)
-        for name, value in row["sources"].items():
-            self._board.add_scalar(f"source_loss/{name}", float(value), step)
+        scalars = {f"train/{key}": row[key] for key in SCALARS if key in row}
+        scalars |= {f"source_loss/{name}": value for name, value in row["sources"].items()}
+        # One event with all of them: add_scalar writes one for each, and takes most of the time of a row for it.
+        values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
+        self._board.file_writer.add_summary(Summary(value=values), step)
         self._window.append(row)
         if self._bar is not None:
             self._bar.update(1)
@@ -198,13 +196,14 @@ class StepMetrics(Callback):
         else:
             print(line, flush=True)
 
-    def _report(self, step: int, verdict: Verdict) -> None:
+    def _report(self, state: State, step: int, verdict: Verdict) -> None:
         facts, rule, name = self.facts, self.guard.rule, f"bad-batch-phase{self.facts.phase:02d}-step{step:09d}.json"
-        sources = list(dist.all_gather(self._batch[SOURCES].to(self._ids[0].device)))
+        assert self.guard.gathered is not None
+        sources = list(dist.all_gather(state.device.tensor_to_device(state.batch[SOURCES])))
         if self.lead:
             ranks = [
                 [{"sample": i, "source": facts.sources[s]} for i, s in zip(ids.tolist(), which.tolist(), strict=True)]
-                for ids, which in zip(self._ids, sources, strict=True)
+                for ids, which in zip(self.guard.gathered.ids, sources, strict=True)
             ]
             problem = verdict.problem
             write_json(self.run.root / name, {"step": step, "problem": problem, "digest": self.digest, "ranks": ranks})
