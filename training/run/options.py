@@ -65,6 +65,8 @@ class Options:
     checkpoint_activations: Literal["auto", "on", "off"]
     """Whether blocks are computed again in backward; auto: on a GPU that could not hold one sequence otherwise."""
     compile: bool
+    deterministic: bool
+    """The same bits each time on a GPU, too."""
     wandb: bool
     log_interval: int
     """Optimiser steps between console lines."""
@@ -144,6 +146,10 @@ def parse_args(argv: list[str] | None = None) -> Options:
         "a third slower (default: auto, where one sequence would not fit otherwise)",
     )  # fmt: skip
     run.add_argument("--compile", action="store_true", help="torch.compile the model")
+    run.add_argument(
+        "--deterministic", action="store_true",
+        help="on a GPU, too, only kernels that add in a fixed order: the same bits each time, more slowly",
+    )  # fmt: skip
     run.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="steps between console lines")
     run.add_argument("--wandb", action="store_true", help="also log to Weights & Biases")
     run.add_argument(

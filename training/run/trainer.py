@@ -63,6 +63,9 @@ def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
     """Train `phases` until the last step, `--until` or a stop signal; raises UserError."""
     stop.listen()
     quieten()
+    if options.deterministic:
+        # Here and not by the Trainer: cuBLAS reads its part of it at its first product, in the search for passes.
+        reproducibility.configure_deterministic_mode()
     device = "gpu" if torch.cuda.is_available() else "cpu"
     if world_size() > 1 or options.parallel == "fsdp2":
         dist.initialize_dist(device, DIST_SECONDS)

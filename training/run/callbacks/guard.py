@@ -122,10 +122,11 @@ class StepGuard(Callback):
         table = torch.stack(list(dist.all_gather(mine))).cpu().numpy()
         many = len(sums.loss)
         totals, norms, per_source, rows = table[:, 0], table[:, 1], table[:, 2 : 2 + 3 * many], table[:, 2 + 3 * many :]
-        self.gathered = Gathered(*np.split(per_source, 3, axis=1), ids=rows.astype(np.int64))
+        losses, kd, samples = np.split(per_source, 3, axis=1)
+        self.gathered = Gathered(losses, kd, samples, rows.astype(np.int64))
         strange = norms[~np.isfinite(norms)]
         optimizer = state.optimizers[0]
-        loss = float(totals.sum() / self.gathered.samples.sum())
+        loss = float(totals.sum() / samples.sum())
         self.verdict = self.rule.judge(loss, float([*strange, norms[0]][0]), fresh=not optimizer.state)
         if self.verdict.problem:
             # Parameters without a gradient are passed over: neither weights nor moments change.
