@@ -105,7 +105,7 @@ def held_out(subject: Subject, data: Path, count: int, batch: int) -> dict[str, 
     return {
         "loss": sum(each["loss"] * each["weight"] for each in sources.values()),
         "sources": sources,
-        "other_weights_loaded": _loaded_weights(subject.root),
+        "other_weights_loaded": loaded_weights(subject.root),
     }
 
 
@@ -130,10 +130,9 @@ def _front(subject: Subject, name: str, stream: StreamSamples) -> NDArray[np.int
     return front
 
 
-def _loaded_weights(root: Path) -> bool:
+def loaded_weights(root: Path) -> bool:
     """Whether the run started from other weights, whose training data is not known here."""
-    first = read_json(root / "run.json")["starts"][0]["command"]
-    return any(word.split("=")[0] == "--load" for word in first)
+    return any(start.get("loaded") for start in read_json(root / "run.json")["starts"])
 
 
 @torch.inference_mode()

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.base.errors import UserError
+from corpus.base.files import write_json
 from tests.training.evaluation.evaluation_kit import evaluate
 from tests.training.trainer_kit import build
 from training.data.mixture import Cycle, arrange_epoch, plan_epochs
 from training.data.samples import StreamSamples
 from training.evaluate import main
-from training.evaluation.heldout import choose
+from training.evaluation.heldout import choose, loaded_weights
 from training.evaluation.subject import Subject
 
 
@@ -87,3 +88,15 @@ def test_data_of_another_build_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "data/streams/x").rename(tmp_path / "data/streams/a-150")
     with pytest.raises(UserError, match="holds 151 samples, the run's 'a' had 150"):
         main([str(folder / "runs" / "run"), "--data", str(tmp_path / "data")])
+
+
+@pytest.mark.parametrize(
+    ("command", "loaded"),
+    [(["--loa", "x"], {"path": "x"}), (["--load=x"], {"path": "x"}), (["--run-name", "--load"], None)],
+)
+def test_other_weights_are_known_by_the_record_and_not_by_the_spelling(
+    tmp_path: Path, command: list[str], loaded: dict[str, str] | None
+) -> None:
+    starts = [{"command": ["train.py", *command], "loaded": loaded}, {"command": ["train.py"], "loaded": None}]
+    write_json(tmp_path / "run.json", {"starts": starts})
+    assert loaded_weights(tmp_path) is (loaded is not None)

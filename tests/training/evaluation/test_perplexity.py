@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from corpus.base.errors import UserError
 from tests.training.evaluation.evaluation_kit import ROWS, evaluate
+from training.evaluation import perplexity
 from training.evaluation.perplexity import read_rows, wikitext
 from training.evaluation.subject import Subject
 
@@ -31,6 +33,23 @@ def test_rows_are_the_same_in_every_file_format(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"txt": 1}\n')
     with pytest.raises(UserError, match="raw text"):
         read_rows(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize("form", [0, 1, 2])
+def test_only_the_whole_test_split_is_the_published_protocol(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: int
+) -> None:
+    """The split's own hash cannot be tested without it; that of these rows' raw file stands in for it."""
+    rows = ["", " = Title = \n", "", *ROWS * 20]
+    assert perplexity.TEST_SPLIT.startswith("173c87a5")
+    raw = "".join(row or " \n" for row in rows).encode()
+    monkeypatch.setattr(perplexity, "TEST_SPLIT", hashlib.sha256(raw).hexdigest())
+    monkeypatch.setattr(perplexity, "WINDOW", 48)
+    path = write_text(tmp_path, rows)[form]
+    assert wikitext(subject, path, 48, 8)["published_protocol"]
+    assert not wikitext(subject, path, 32, 8)["published_protocol"]
+    result = wikitext(subject, write_text(tmp_path, rows[:-1])[form], 48, 8)
+    assert not result["published_protocol"] and not result["test_split"]
 
 
 def test_wikitext_perplexity_follows_the_protocol(
