@@ -20,7 +20,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, help="file to write (default: loss.png in the first run's folder)")
     args = parser.parse_args(argv)
     to = args.to or args.runs[0] / "loss.png"
-    print(draw({run.name: read_metrics(run) for run in args.runs}, to))
+    names = [run.resolve().name for run in args.runs]
+    # Runs of one name are told apart by their paths.
+    labels = [str(run) if names.count(name) > 1 else name for run, name in zip(args.runs, names, strict=True)]
+    print(draw({label: read_metrics(run) for label, run in zip(labels, args.runs, strict=True)}, to))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import Image
 
 from corpus.base.errors import UserError
 from training.plot import main
-from training.run.plotting import running_steps, smooth
+from training.run.plotting import figure_of, running_steps, smooth
 
 
 def _row(phase: int, step: int) -> dict[str, Any]:
@@ -54,3 +54,32 @@ def test_steps_run_on_over_phases_and_curves_are_running_means() -> None:
     rows = [_row(0, 1), _row(0, 2), _row(1, 1), _row(1, 2), _row(2, 1)]
     assert running_steps(rows) == [1, 2, 3, 4, 5]
     assert smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_the_legend_of_many_runs_is_short_and_covers_no_curve() -> None:
+    sources = [f"source-number-{n}" for n in range(6)]
+    rows = [{**_row(0, step), "sources": dict.fromkeys(sources, 2.0)} for step in range(1, 9)]
+    figure = figure_of({f"a-run-with-a-long-name-{n}": rows for n in range(5)})
+    figure.canvas.draw()
+    for axis in figure.axes:
+        legend = axis.get_legend()
+        assert legend is not None and len(legend.get_texts()) <= 6 + 5
+        box, frame = legend.get_window_extent(), figure.bbox
+        assert box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0
+        if len(legend.get_texts()) > 6:
+            assert box.y1 < axis.get_window_extent().y0
+    styles = {line.get_linestyle() for line in figure.axes[1].get_lines()}
+    colours = {tuple(line.get_color()) for line in figure.axes[1].get_lines()}
+    assert len(colours) == 6 and len(styles) >= 4
+
+
+def test_two_runs_of_one_name_are_both_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import training.plot
+
+    drawn: list[str] = []
+    monkeypatch.setattr(training.plot, "draw", lambda runs, to: drawn.extend(runs))
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        _run(tmp_path / place / "run", [_row(0, 1)])
+    main([str(tmp_path / "here" / "run"), str(tmp_path / "there" / "run")])
+    assert drawn == [str(tmp_path / "here" / "run"), str(tmp_path / "there" / "run")]

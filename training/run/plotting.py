@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corpus.base.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 
@@ -40,11 +43,25 @@ def smooth(values: list[float], window: int) -> list[float]:
 
 def draw(runs: dict[str, Rows], to: Path) -> Path:
     """Plot the metrics of one or more runs, by name, into the PNG file `to`; raises UserError when one has no steps."""
+    from matplotlib import pyplot as plt
+
+    figure = figure_of(runs)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(to, dpi=110)
+    plt.close(figure)
+    return to
+
+
+def figure_of(runs: dict[str, Rows]) -> Figure:
+    """The four plots; a source has one colour in all runs, and a run one dash, so that the legend stays short."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
+    colours = matplotlib.colormaps["tab20"]
+    known = sorted({source for rows in runs.values() for row in rows for source in row["sources"]})
     figure, axes = plt.subplots(2, 2, figsize=(13, 8), layout="constrained")
     loss, sources, rate, speed = axes.flat
     for number, (name, rows) in enumerate(runs.items()):
@@ -57,16 +74,15 @@ def draw(runs: dict[str, Rows], to: Path) -> Path:
         losses = [float(row["loss"]) for row in rows]
         loss.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
         loss.plot(steps, smooth(losses, window), color=colour, label=name)
-        for index, source in enumerate(sorted({source for row in rows for source in row["sources"]})):
+        for index, source in enumerate(known):
             points = [
                 (step, row["sources"][source])
                 for step, row in zip(steps, rows, strict=True)
                 if source in row["sources"]
             ]
-            label = source if len(runs) == 1 else f"{name}: {source}"
             curve = smooth([value for _, value in points], max(1, len(points) // SMOOTH))
             sources.plot(
-                [step for step, _ in points], curve, color=f"C{index % 10}", linestyle=STYLES[number % 4], label=label
+                [step for step, _ in points], curve, color=colours(index % 20), linestyle=STYLES[number % len(STYLES)]
             )
         rate.plot(steps, [row["lr"] for row in rows], color=colour, label=name)
         speed.plot(steps, smooth([row["tokens_per_s"] for row in rows], window), color=colour, label=name)
@@ -75,11 +91,25 @@ def draw(runs: dict[str, Rows], to: Path) -> Path:
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(to, dpi=110)
-    plt.close(figure)
-    return to
+        handles, _ = axis.get_legend_handles_labels()
+        if axis is sources:
+            handles = [Line2D([], [], color=colours(index % 20), label=source) for index, source in enumerate(known)]
+            if len(runs) > 1:
+                styles = zip(runs, STYLES * len(runs), strict=False)
+                handles += [Line2D([], [], color="grey", linestyle=style, label=name) for name, style in styles]
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        if len(handles) > MANY:  # below, where they cover no curve
+            columns = max(1, min(len(handles), WIDE // (longest + 6)))
+            axis.legend(
+                handles=handles, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns
+            )
+        else:
+            axis.legend(handles=handles, fontsize="small")
+    return figure
 
 
-STYLES = ("-", "--", ":", "-.")
+STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 6)))
+MANY = 6
+"""Entries of a legend that are still put over the curves."""
+WIDE = 90
+"""Letters of a legend's row."""
