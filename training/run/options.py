@@ -68,6 +68,7 @@ class Options:
     deterministic: bool
     """The same bits each time on a GPU, too."""
     wandb: bool
+    wandb_project: str
     log_interval: int
     """Optimiser steps between console lines."""
 
@@ -152,6 +153,9 @@ def parse_args(argv: list[str] | None = None) -> Options:
     )  # fmt: skip
     run.add_argument("--log-interval", type=_positive, default=10, metavar="STEPS", help="steps between console lines")
     run.add_argument("--wandb", action="store_true", help="also log to Weights & Biases")
+    run.add_argument(
+        "--wandb-project", default="mobilecorpus", metavar="NAME", help="its project there (default: mobilecorpus)"
+    )
     run.add_argument(
         "--allow-changed-data", action="store_true", help="resume although the data changed; recorded in the run"
     )

@@ -21,6 +21,7 @@ from training.run.callbacks.checkpointing import Checkpointer, SaveRules, Start
 from training.run.callbacks.guard import StepGuard
 from training.run.callbacks.metrics import StepFacts, StepMetrics, samples_digest, short
 from training.run.callbacks.schedule import LearningRate
+from training.run.callbacks.tracking import WeightsAndBiases
 from training.run.composer_model import TARGETS, TrainingModel
 from training.run.folder import RunFolder, latest_checkpoint, read_metrics
 from training.run.optimizer import build_optimizer
@@ -83,7 +84,8 @@ def run(options: Options, phases: list[Phase], stop: StopSignal) -> None:
             break
         # The run's records are written when all else of the start is done, so that a refused one changes nothing.
         begin = partial(_begin, folder, options, phases, phase, standing, weights)
-        if not _train(options, phase, folder, start, ends[phase.index], stop, device, begin):
+        before = sum(phase.steps for phase in phases[: phase.index])
+        if not _train(options, phase, folder, start, ends[phase.index], stop, device, begin, before):
             break
         start = Start(on_first(lambda: latest_checkpoint(folder.root)), None, _carries(phases, phase.index + 1))
     on_first(lambda: _finish(folder, phases))
@@ -166,10 +168,11 @@ def _train(
     stop: StopSignal,
     device: str,
     begin: Callable[[], None],
+    before: int,
 ) -> bool:
     """Train one phase up to `last_step`; False when the run ends before the phase does.
 
-    `begin` runs on rank 0 when the phase is ready for its first step.
+    `begin` runs on rank 0 when the phase is ready for its first step. `before` is the steps of the phases before.
     """
     recipe, training = phase.recipe, phase.recipe.training
     kind = "cuda" if device == "gpu" else "cpu"
@@ -196,6 +199,7 @@ def _train(
         log_interval=options.log_interval,
         next_batch=start.record.next_batch if start.record and not options.allow_changed_data else None,
         resumed_step=start.step,
+        steps_before=before,
     )
     guard = StepGuard(training)
     saver = Checkpointer(
@@ -235,7 +239,7 @@ def _train(
             saver,
             SettleBuckets(passes.sequences, recipe.seq_len, recipe.document_mask),
         ],
-        loggers=_loggers(options, folder),
+        loggers=[WeightsAndBiases(folder.root, options.wandb_project, before)] if options.wandb else [],
         device=device,
         precision=precision_of(options, place),
         device_train_microbatch_size=passes.sequences,
@@ -267,16 +271,3 @@ def _train(
 
 def _tokens(batch: dict[str, torch.Tensor]) -> int:
     return batch[TARGETS].numel()
-
-
-def _loggers(options: Options, folder: RunFolder) -> list[Any]:
-    if not options.wandb:
-        return []
-    from composer.loggers import WandBLogger
-
-    name = folder.root.name
-    return [
-        WandBLogger(
-            project="mobilecorpus", name=name, init_kwargs={"id": name, "resume": "allow", "dir": str(folder.root)}
-        )
-    ]

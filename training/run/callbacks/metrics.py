@@ -49,6 +49,8 @@ class StepFacts:
     next_batch: str | None
     """Digest that the first batch must have, from the checkpoint resumed from; None at a phase's start."""
     resumed_step: int
+    steps_before: int
+    """Steps of the phases before: TensorBoard counts over all."""
 
 
 class StepMetrics(Callback):
@@ -75,7 +77,7 @@ class StepMetrics(Callback):
 
         self._file = self.run.metrics.open("a", encoding="utf-8")
         folder = self.run.tensorboard / f"phase{facts.phase:02d}-{facts.recipe}"
-        self._board = SummaryWriter(str(folder), purge_step=facts.resumed_step + 1)
+        self._board = SummaryWriter(str(folder), purge_step=facts.steps_before + facts.resumed_step + 1)
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -169,7 +171,7 @@ class StepMetrics(Callback):
         scalars |= {f"source_loss/{name}": value for name, value in row["sources"].items()}
         # One event with all of them: add_scalar writes one for each, and takes most of the time of a row for it.
         values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
-        self._board.file_writer.add_summary(Summary(value=values), step)
+        self._board.file_writer.add_summary(Summary(value=values), self.facts.steps_before + step)
         self._window.append(row)
         if self._bar is not None:
             self._bar.update(1)
