@@ -97,7 +97,7 @@ def figure_of(runs: dict[str, Rows]) -> Figure:
             if len(runs) > 1:
                 styles = zip(runs, STYLES * len(runs), strict=False)
                 handles += [Line2D([], [], color="grey", linestyle=style, label=name) for name, style in styles]
-        longest = max(len(str(handle.get_label())) for handle in handles)
+        longest = max((len(str(handle.get_label())) for handle in handles), default=0)
         if len(handles) > MANY:  # below, where they cover no curve
             columns = max(1, min(len(handles), WIDE // (longest + 6)))
             axis.legend(
