@@ -68,18 +68,21 @@ def test_a_shard_is_unpacked_whole_and_checked_or_not_at_all(tmp_path: Path, rem
     flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
     damaged = {"none": content, "empty": b"", "cut": content[:-1000], "flipped": flipped, "appended": content + b"x"}
     packed.write_bytes(damaged[damage])
-    stream = MixtureStream("web", tmp_path / "s", str(tmp_path / "remote") if remote else None, seq_len=999)
+    local = tmp_path / ("cache" if remote else "s")
+    stream = MixtureStream("web", local, str(tmp_path / "s") if remote else None, seq_len=999)
     stream.apply_default(
         {"remote": stream.remote, "local": stream.local, "split": None, "download_retry": 2, "download_timeout": 60,
          "validate_hash": "xxh64", "keep_zip": None}
     )  # fmt: skip
     (shard,) = stream.get_shards(World.detect(), False)
-    names = {"index.json", packed.name}
+    stored = {"index.json", packed.name}
     if damage == "none":
         stream.prepare_shard(shard)
         assert all((shard[number]["ids"] == row).all() for number, row in enumerate(rows))
-        names = {"index.json", packed.stem} if remote else names | {packed.stem}
+        made = {packed.stem}
     else:
         with pytest.raises(ValueError, match=f"Checksum failure: .*{packed.name}"):
             stream.prepare_shard(shard)
-    assert {path.name for path in (tmp_path / "s").iterdir()} == names
+        made = set()
+    assert {path.name for path in local.iterdir()} == (made if remote else stored | made)
+    assert packed.read_bytes() == damaged[damage], "built data is never written to"
