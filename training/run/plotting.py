@@ -108,7 +108,7 @@ def figure_of(runs: dict[str, Rows]) -> Figure:
     return figure
 
 
-STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 6)))
+STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 6)))
 MANY = 6
 """Entries of a legend that are still put over the curves."""
 WIDE = 90
