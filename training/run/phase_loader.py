@@ -26,7 +26,7 @@ def _source(name: str, source: ManifestSource, build: Path, cache: Path) -> Mixt
     ):
         os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
     # Keyed by what the shards hold: a stream built anew is another, and runs and data folders share one.
-    local = cache / source.stream_fingerprint[:32]
+    local = cache / source.stream_fingerprint
     return MixtureSource(name, local, str(stream), source.weight_asked)
 
 
