@@ -76,7 +76,8 @@ def saving(args: argparse.Namespace) -> dict[str, float]:
             folder, vocab_size=cfg.vocab_size, seq_len=args.seq_len, global_batch=args.batch, steps=steps
         )
         given = {
-            "--size": args.size, "--recipe": recipe, "--data": folder / "data", "--out": folder, "--run-name": "run",
+            "--size": args.size, "--recipe": recipe, "--data": folder / "data",
+            "--cache": folder / "cache", "--out": folder, "--run-name": "run",
             "--workers": 0, "--save-interval": INTERVAL, "--keep": 1, "--device-batch": args.batch,
         }  # fmt: skip
         words = [str(part) for pair in given.items() for part in pair]

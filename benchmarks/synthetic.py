@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from corpus.base.files import fingerprint
 from corpus.recipe.model import load_recipe
 from corpus.records.manifest import Manifest, ManifestSource
 from corpus.records.stream import STREAM_FILE, Documents, Tokenizer
@@ -55,7 +56,8 @@ def write_build(
         (stream / STREAM_FILE).write_text("{}")
         drawn = round(loaded.samples * share)
         sources[name] = ManifestSource(
-            source=name, stream=f"../streams/{name}", stream_fingerprint=f"{seed:064x}", revision="1",
+            source=name, stream=f"../streams/{name}", revision="1",
+            stream_fingerprint=fingerprint([seed, SAMPLES, seq_len, vocab_size]),
             licence="CC0-1.0", redistributable=True, documents=Documents(read=SAMPLES, kept=SAMPLES),
             tokens=SAMPLES * (seq_len + 1), samples=SAMPLES, text_bytes=0, weight_asked=share, weight=share,
             samples_drawn=drawn, tokens_drawn=drawn * seq_len, epochs=drawn / SAMPLES,

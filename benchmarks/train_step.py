@@ -230,7 +230,8 @@ def trainer(way: Way) -> Figures:
             distill=way.distill,
         )  # fmt: skip
         given = {
-            "--size": way.size, "--recipe": recipe, "--data": folder / "data", "--out": folder, "--run-name": "run",
+            "--size": way.size, "--recipe": recipe, "--data": folder / "data",
+            "--cache": folder / "cache", "--out": folder, "--run-name": "run",
             "--workers": way.workers, "--device-batch": way.batch,
         }  # fmt: skip
         arguments = [str(part) for pair in given.items() for part in pair]
