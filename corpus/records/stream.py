@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from corpus.base.collector import collector_off
 from corpus.base.config import Strict, parse
 from corpus.base.files import fingerprint, read_json
 
@@ -155,11 +156,13 @@ class StreamRecord(Strict):
     def fingerprint(self) -> str:
         """SHA-256 over what the key determines; names and terms may be corrected without making other data of it."""
         described = {"title", "licence", "licence_url", "redistributable", "origin", "evaluations", "sampled"}
-        facts = self.model_dump(mode="json", exclude=described)
-        facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in {"name", "path"} | DESCRIBED}
-        return fingerprint(facts)
+        with collector_off():
+            facts = self.model_dump(mode="json", exclude=described)
+            facts["tokenizer"] = {k: v for k, v in facts["tokenizer"].items() if k not in {"name", "path"} | DESCRIBED}
+            return fingerprint(facts)
 
 
 def load_stream(folder: Path) -> StreamRecord:
     """Read a stream's record; raises UserError when the stream is absent or incomplete."""
-    return parse(StreamRecord, read_json(folder / STREAM_FILE), str(folder / STREAM_FILE))
+    with collector_off():  # tens of thousands of units, none of them garbage
+        return parse(StreamRecord, read_json(folder / STREAM_FILE), str(folder / STREAM_FILE))

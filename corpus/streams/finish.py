@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,16 @@ def complete_stream(plan: StreamPlan) -> StreamRecord:
     """
     _check_units(plan)
     units = [unit_record(plan, unit) for unit in chosen_units(plan)]
-    tail_tokens, shards = _write_tail(plan, units)
-    entries = [entry for unit in units for entry in _index_entries(plan, f"units/{unit.unit:06d}")]
-    entries += _index_entries(plan, "tail")
-    if not entries:
+    tail_tokens, tail_samples = _write_tail(plan, units)
+    if not tail_samples + sum(unit.samples for unit in units):
         raise EmptyStream(
             f"yields less than one sample of {plan.seq_len + 1} tokens: {_account(plan, units)}",
             where=f"source '{plan.source_name}'",
             fix="Check its files and the cleaning steps, use a shorter seq_len, or leave it out of the mixture.",
         )
-    write_json_rows(plan.folder / INDEX_FILE, {"version": 2}, "shards", entries)
-    record = _record(plan, units, tail_tokens, shards, entries)
+    stored = Counter[str]()
+    write_json_rows(plan.folder / INDEX_FILE, {"version": 2}, "shards", _index_entries(plan, units, stored))
+    record = _record(plan, units, tail_tokens, tail_samples, stored)
     kept = {f"{unit.unit:06d}" for unit in units}
     for folder in list((plan.folder / "units").iterdir()):
         if folder.name not in kept:
@@ -171,14 +171,16 @@ def _write_tail(plan: StreamPlan, units: list[UnitRecord]) -> tuple[Tokens, int]
     return Tokens(boundary=marks, written=samples * packer.row, remainder=len(packer.tail)), samples
 
 
-def _index_entries(plan: StreamPlan, folder: str) -> list[dict[str, Any]]:
-    """The shards of one MDS folder, named relative to the stream."""
-    entries = json.loads((plan.folder / folder / INDEX_FILE).read_bytes())["shards"]
-    for entry in entries:
-        for part in ("raw_data", "zip_data"):
-            if entry.get(part):
-                entry[part]["basename"] = f"{folder}/{entry[part]['basename']}"
-    return list(entries)
+def _index_entries(plan: StreamPlan, units: list[UnitRecord], stored: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The shards of all units and of the tail, named relative to the stream; ``stored`` counts them and their bytes."""
+    for folder in [*(f"units/{unit.unit:06d}" for unit in units), "tail"]:
+        for entry in json.loads((plan.folder / folder / INDEX_FILE).read_bytes())["shards"]:
+            for part in ("raw_data", "zip_data"):
+                if entry.get(part):
+                    entry[part]["basename"] = f"{folder}/{entry[part]['basename']}"
+            stored["shards"] += 1
+            stored["bytes"] += (entry["zip_data"] or entry["raw_data"])["bytes"]
+            yield entry
 
 
 def _sampled(plan: StreamPlan, units: list[UnitRecord]) -> Sampled | None:
@@ -198,7 +200,7 @@ def _sampled(plan: StreamPlan, units: list[UnitRecord]) -> Sampled | None:
 
 
 def _record(
-    plan: StreamPlan, units: list[UnitRecord], tail: Tokens, tail_samples: int, entries: list[dict[str, Any]]
+    plan: StreamPlan, units: list[UnitRecord], tail: Tokens, tail_samples: int, stored: Counter[str]
 ) -> StreamRecord:
     dropped, changed, lengths = Counter[str](), Counter[str](), Counter[str]()
     for unit in units:
@@ -244,8 +246,8 @@ def _record(
         text_bytes=sum(unit.text_bytes for unit in units),
         tokens=tokens,
         samples=sum(unit.samples for unit in units) + tail_samples,
-        shards=len(entries),
-        shard_bytes=sum((entry["zip_data"] or entry["raw_data"])["bytes"] for entry in entries),
+        shards=stored["shards"],
+        shard_bytes=stored["bytes"],
         lengths={bits: lengths[bits] for bits in sorted(lengths, key=int)},
         index_sha256=sha256_file(plan.folder / INDEX_FILE),
         units=units,
