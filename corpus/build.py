@@ -40,38 +40,27 @@ def parse_arguments(argv: list[str] | None) -> Options:
     parser.add_argument("recipe", type=Path, help="recipe file, such as recipes/sample.yaml")
     parser.add_argument("--out", default="data", help="data folder, or s3://bucket/prefix (default: data)")
     parser.add_argument("--workers", type=int, help="units worked on at once (default: one per core of this machine)")
-    parser.add_argument(
-        "--max-tokens",
-        type=count,
-        metavar="N",
-        help="scaled-down build: a phase of N tokens, same mix, in a folder of its own (RECIPE@N)",
-    )
+    parser.add_argument("--max-tokens", type=count, metavar="N",
+                        help="scaled-down build: a phase of N tokens, in a folder of its own (RECIPE@N)")  # fmt: skip
     parser.add_argument("--only", action="append", default=[], metavar="SOURCE", help="build only this mixture entry")
     parser.add_argument("--engine", choices=["gigatoken", "tokenizers"], help="force a tokeniser engine")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="read downloads from a local mirror of the hub")
     parser.add_argument("--offline", action="store_true", help="use only what was listed and downloaded before")
-    parser.add_argument(
-        "--refresh", action="store_true", help="ask again where branches stand and which files lists hold"
-    )
+    parser.add_argument("--refresh", action="store_true", help="ask again where branches stand and what lists hold")
     parser.add_argument("--cache-limit", type=count, metavar="BYTES", help="most bytes of downloads kept at once")
     parser.add_argument("--delete-downloads", action="store_true", help="delete each download once it is processed")
     parser.add_argument("--stand-ins", action="store_true", help="use ungated stand-ins for gated sources")
     parser.add_argument("--keep-removed", action="store_true", help="keep what cleaning removes, under OUT/removed")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show what would be built, and stop (still fetches what planning needs)"
-    )
+    parser.add_argument("--dry-run", action="store_true",
+                        help="show what would be built, and stop (still fetches what planning needs)")  # fmt: skip
     beyond = parser.add_argument_group("beyond one machine")
-    beyond.add_argument(
-        "--executor", choices=["local", "slurm", "ray"], default="local", help="where units are made (default: local)"
-    )
-    beyond.add_argument(
-        "--executor-options", type=Path, metavar="FILE", help="YAML: partition, time, address, cpus_per_task ..."
-    )
+    beyond.add_argument("--executor", choices=["local", "slurm", "ray"], default="local",
+                        help="where units are made (default: local)")  # fmt: skip
+    beyond.add_argument("--executor-options", type=Path, metavar="FILE",
+                        help="YAML: partition, time, address, cpus_per_task ...")  # fmt: skip
     beyond.add_argument("--work", type=Path, metavar="DIR", help="with --out s3://: where streams are made before")
-    beyond.add_argument(
-        "--private-store", action="store_true",
-        help="with --out s3://: you vouch that a store whose access cannot be checked is private",
-    )  # fmt: skip
+    beyond.add_argument("--private-store", action="store_true",
+                        help="with --out s3://: vouch that a store that cannot be checked is private")  # fmt: skip
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
         raise UserError("must be at least 1", where="--workers")
