@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus.base.errors import UserError
-from corpus.base.files import missing_shards
+from corpus.base.files import missing_shards, read_json, write_json_rows
 from corpus.records.manifest import MANIFEST_FILE
 from corpus.records.stream import STREAM_FILE
 from corpus.streams.finish import stream_files
@@ -130,7 +130,7 @@ def upload_stream(folder: Path, tokenizer: Path, data: Path, store: StorePath, s
         )
     # What belongs to the stream, and not what lies there: training leaves unpacked shards, a dead worker its parts.
     names = set(stream_files(folder))
-    files = _files(folder, lambda name: name in names)
+    files = _files(folder, lambda name: name in names, data / ".build" / "hashes" / f"{folder.name}.json")
     target = store / folder.relative_to(data).as_posix()
     _upload(target, files, say)
     _upload(target, [_file(folder, folder / STREAM_FILE)], say)
@@ -142,12 +142,26 @@ def upload_build(folder: Path, store: StorePath, say: Say) -> None:
     _upload(store / folder.name, [_file(folder, folder / MANIFEST_FILE)], say)
 
 
-def _files(folder: Path, wanted: Callable[[str], bool]) -> list[_File]:
+def _files(folder: Path, wanted: Callable[[str], bool], note: Path | None = None) -> list[_File]:
+    """The files of a folder with their hashes; ``note`` keeps these: the next upload reads only what changed."""
+    stored = read_json(note)["files"] if note and note.is_file() else []
+    known = {name: facts for name, *facts in stored}
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+    def hashed(path: Path) -> tuple[_File, int]:
+        name, facts = path.relative_to(folder).as_posix(), path.stat()
+        size, changed, md5 = known.get(name, [-1, 0, ""])
+        if (size, changed) == (facts.st_size, facts.st_mtime_ns):
+            return _File(name, path, size, md5), changed
+        return _file(folder, path), facts.st_mtime_ns
+
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(
-            pool.map(lambda path: _file(folder, path), (p for p in paths if wanted(p.relative_to(folder).as_posix())))
-        )
+        found = list(pool.map(hashed, (path for path in paths if wanted(path.relative_to(folder).as_posix()))))
+    if note:
+        now = {file.name: [file.size, changed, file.md5] for file, changed in found}
+        if now != known:
+            write_json_rows(note, {}, "files", ([name, *facts] for name, facts in now.items()))
+    return [file for file, _ in found]
 
 
 def _file(folder: Path, path: Path) -> _File:
@@ -161,16 +175,25 @@ def _file(folder: Path, path: Path) -> _File:
 def _upload(target: StorePath, files: list[_File], say: Say) -> None:
     """Put what the store does not have, until a look at the store finds all of it with the right hash."""
     for _ in range(ROUNDS):
-        held = target.listing()
-        absent = [file for file in files if not _is_held(target, file, held)]
+        absent = _absent(target, files)
         if not absent:
             return
         _put_all(target, absent, say)
-    held = target.listing()
-    if wrong := [file.name for file in files if not _is_held(target, file, held)]:
+    if wrong := _absent(target, files):
         raise UserError(
-            f"the store does not hold {wrong[0]} as it was uploaded", where=str(target), fix="Run the command again."
+            f"the store does not hold {wrong[0].name} as it was uploaded",
+            where=str(target),
+            fix="Run the command again.",
         )
+
+
+def _absent(target: StorePath, files: list[_File]) -> list[_File]:
+    """What the store does not hold with the right hash."""
+    held = target.listing()
+    # A store that encrypts has ETags of its own making, and is asked about every file: many requests at once.
+    with ThreadPoolExecutor(THREADS) as pool:
+        there = list(pool.map(lambda file: _is_held(target, file, held), files))
+    return [file for file, whole in zip(files, there, strict=True) if not whole]
 
 
 def _is_held(target: StorePath, file: _File, held: dict[str, tuple[int, str]]) -> bool:

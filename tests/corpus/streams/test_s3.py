@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from corpus.streams import upload as uploads
 from tests.conftest import ROOT, documents, environment, recipe_dict, run_command, user_error, write_jsonl
 from tests.corpus.test_build import build, tree_hashes
 from tests.waiting import PATIENCE
@@ -273,3 +274,18 @@ def test_mistakes_are_one_line_each(local: tuple[Path, Path], store: Store, tmp_
     assert not (tmp_path / "work" / "streams").exists()
     here = run_command("-m", "corpus.build", str(recipe), "--out", str(tmp_path), "--work", str(tmp_path))
     assert "is for --out s3://" in user_error(here)
+
+
+def test_a_second_upload_hashes_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, note = tmp_path / "stream", tmp_path / "note.json"
+    (folder / "units").mkdir(parents=True)
+    for name in ("a", "units/b"):
+        (folder / name).write_bytes(name.encode())
+    first = uploads._files(folder, lambda name: True, note)
+    assert [file.md5 for file in first] == [hashlib.md5(name.encode()).hexdigest() for name in ("a", "units/b")]  # noqa: S324
+    read: list[str] = []
+    hash_of = uploads._file
+    monkeypatch.setattr(uploads, "_file", lambda folder, path: read.append(path.name) or hash_of(folder, path))
+    assert uploads._files(folder, lambda name: True, note) == first and not read
+    (folder / "units/b").write_bytes(b"other")
+    assert uploads._files(folder, lambda name: True, note) != first and read == ["b"]
