@@ -69,7 +69,9 @@ def take_inventory(data: Path) -> Inventory:
     made_with = {Path(s.record.tokenizer.path).name for s in streams if s.record and s.builds}
     made_with |= {Path(manifest.tokenizer.path).name for manifest in builds.values()}
     pending = any(stream.record is None for stream in streams)
-    tokenizers = {folder.name: size_of(folder) for folder in _folders(data / "tokenizers")}
+    # Beside them lie notes of what they were trained on.
+    made = [folder for folder in _folders(data / "tokenizers") if (folder / "tokenizer.json").is_file()]
+    tokenizers = {folder.name: size_of(folder) for folder in made}
     unused = [data / "streams" / stream.name for stream in streams if stream.record and not stream.builds]
     # A stream that is not complete does not say yet which tokenizer it is made with.
     unused += [data / "tokenizers" / name for name in tokenizers if name not in made_with and not pending]

@@ -18,7 +18,7 @@ from training.evaluation.scoring import Scorer
 
 def test_without_the_harness_its_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(UserError, match=r"mobilecorpus\[eval\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[eval\]'"):
         main([str(folder / "runs" / "run"), "--tasks", "piqa"])
 
 
